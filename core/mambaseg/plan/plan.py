@@ -1,0 +1,62 @@
+"""The plan: every size and rule that a model's pictures and patches follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How images become network input, and how large the network is.
+
+    Axes follow nnU-Net: ``transpose`` is applied to the spatial axes first; `patch_size`, `spacing`, `kernel_sizes`
+    and `strides` are in that transposed order.
+
+    Parameters
+    ----------
+    ndim : 2 or 3, spatial axes that the network sees
+    patch_size : voxels per axis, `ndim` values; training crop and prediction window
+    batch_size : patches an iteration
+    transpose : permutation of the image's spatial axes (identity for most); 2-D plans of pictures use (0, 1)
+    spacing : voxel size the network works at, `ndim` values; None: the picture's own grid, never resampled
+    normalisation : one of ct, zscore, percentile, rescale_to_0_1, rgb_to_0_1, nonorm; per channel
+    use_mask_for_norm : per channel; statistics over the nonzero region only
+    intensities : per channel, dataset intensity statistics (mean, std, percentile_00_5, percentile_99_5, ...); ct needs them
+    crop_to_nonzero : cut away the all-zero rim before normalising (nnU-Net); False for microscopy
+    features_per_stage, kernel_sizes, strides, n_blocks_encoder, n_blocks_decoder : size of the network, per stage
+    batch_dice : Dice over the whole batch rather than per sample
+    """
+
+    ndim: int
+    patch_size: tuple[int, ...]
+    batch_size: int
+    features_per_stage: tuple[int, ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    n_blocks_encoder: tuple[int, ...]
+    n_blocks_decoder: tuple[int, ...]
+    transpose: tuple[int, ...]
+    spacing: tuple[float, ...] | None = None
+    normalisation: tuple[str, ...] = ("zscore",)
+    use_mask_for_norm: tuple[bool, ...] = (False,)
+    intensities: tuple[dict[str, float], ...] = ()
+    crop_to_nonzero: bool = True
+    batch_dice: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary of lists and numbers, for `model.json`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Plan:
+        """The plan that `to_json` wrote; unknown keys raise TypeError."""
+        return cls(**{key: _tuples(value) for key, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of any depth as tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
