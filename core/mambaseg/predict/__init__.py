@@ -1,0 +1,1 @@
+"""From an image and networks to class probabilities, window by window."""

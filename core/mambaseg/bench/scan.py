@@ -1,0 +1,165 @@
+"""Ratios of the selective scan's backends, side by side in one process.
+
+Times are CPU time of one thread, the best of several rounds in which all candidates take turns, so that what else the
+machine does touches all alike. Ratios are the finding; milliseconds depend on the machine and the moment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mambaseg.ops import selective_scan
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """One scan: batch 1, 16 states."""
+
+    name: str
+    channels: int
+    groups: int
+    length: int
+    rounds: int
+    reference_rounds: int
+
+
+# The scans of VM-UNet's first stage, U-Mamba Enc's first stage and U-Mamba Bot at 512 x 512 pixels or near it.
+_VM = _Shape("vm", 384, 4, 4096, rounds=12, reference_rounds=2)
+_BOT = _Shape("bot", 640, 1, 1680, rounds=12, reference_rounds=2)
+_ENC = _Shape("enc", 256, 1, 65536, rounds=5, reference_rounds=1)
+_ENC_QUICK = _Shape("enc_length_8192", 256, 1, 8192, rounds=8, reference_rounds=1)
+
+_N_STATES = 16
+_ROOF_VALUES = 1 << 24
+
+
+def run(quick: bool) -> dict[str, float]:
+    """Measure all backends that run on this machine's CPU.
+
+    Parameters
+    ----------
+    quick : at most 45 seconds: the long sequence of U-Mamba Enc is cut to 8192 steps and named so
+
+    Returns
+    -------
+    Flat figures; the unit or the two things compared are in the name. Ratios ``x_over_y`` are time of x / time of y.
+
+    Raises
+    ------
+    MissingPackageError : numba is not installed, so there is no CPU kernel to measure
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        figures: dict[str, float] = {}
+        for shape in (_VM, _BOT, _ENC_QUICK if quick else _ENC):
+            figures |= _measure(shape)
+    finally:
+        torch.set_num_threads(threads)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    return {**figures, "load_average_1_min": load}
+
+
+def _measure(shape: _Shape) -> dict[str, float]:
+    """All figures of one shape."""
+    from mambaseg.bench._exp_roof import exp2_many
+
+    inputs = _inputs(shape)
+    last = {key: value.transpose(1, 2).contiguous().transpose(1, 2) for key, value in inputs.items() if key in "u delta"}
+    training = {key: value.clone().requires_grad_() for key, value in inputs.items()}
+    out = selective_scan(**training, delta_softplus=True, backend="cpu")
+    leaves, grad_out = list(training.values()), torch.randn_like(out)
+    with torch.no_grad():
+        truth = selective_scan(**inputs, delta_softplus=True, backend="torch")
+    gated = {**inputs, "z": torch.randn_like(out)}
+    candidates: dict[str, tuple[Callable[[], object], int]] = {
+        "exp_roof": (lambda: exp2_many(_ROOF_VALUES), shape.rounds),
+        "cpu_forward": (lambda: _forward(inputs, "cpu"), shape.rounds),
+        "cpu_forward_channels_last": (lambda: _forward({**inputs, **last}, "cpu"), shape.rounds),
+        "cpu_forward_gated": (lambda: _forward(gated, "cpu"), shape.rounds),
+        "cpu_forward_for_training": (lambda: selective_scan(**training, delta_softplus=True, backend="cpu"), shape.rounds),
+        "cpu_backward": (lambda: torch.autograd.grad(out, leaves, grad_out, retain_graph=True), shape.rounds),
+        "torch_forward": (lambda: _forward(inputs, "torch"), 2),
+        "reference_forward": (lambda: _forward(inputs, "reference"), shape.reference_rounds),
+    }
+    seconds = _best_times(candidates)
+    error = float((out.detach() - truth).abs().max() / truth.abs().max())
+    return _figures(shape, seconds, error)
+
+
+def _inputs(shape: _Shape) -> dict[str, Tensor]:
+    """Random tensors with the sizes and the step sizes (0.001 to 0.1) of a fresh network."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator)
+
+    D, L, G = shape.channels, shape.length, shape.groups
+    return {
+        "u": normal(1, D, L),
+        "delta": normal(1, D, L) * 0.5,
+        "A": -torch.arange(1.0, _N_STATES + 1).repeat(D, 1),
+        "B": normal(1, G, _N_STATES, L),
+        "C": normal(1, G, _N_STATES, L),
+        "D": torch.ones(D),
+        "delta_bias": torch.empty(D).uniform_(-6.9, -2.3, generator=generator),
+    }
+
+
+def _forward(inputs: dict[str, Tensor], backend: str) -> Tensor:
+    with torch.no_grad():
+        return selective_scan(**inputs, delta_softplus=True, backend=backend)
+
+
+def _best_times(candidates: dict[str, tuple[Callable[[], object], int]]) -> dict[str, float]:
+    """Least CPU seconds of each candidate; each runs once before, except the slowest, which needs no warming."""
+    for name, (call, _) in candidates.items():
+        if name != "reference_forward":
+            call()
+    best = dict.fromkeys(candidates, float("inf"))
+    for i in range(max(rounds for _, rounds in candidates.values())):
+        for name, (call, rounds) in candidates.items():
+            if i < rounds:
+                started = time.process_time()
+                call()
+                best[name] = min(best[name], time.process_time() - started)
+    return best
+
+
+def _figures(shape: _Shape, seconds: dict[str, float], error: float) -> dict[str, float]:
+    """Names and ratios for the times of one shape."""
+    forward = seconds["cpu_forward"]
+    states = shape.channels * shape.length * _N_STATES
+    roof = seconds["exp_roof"] / _ROOF_VALUES * states
+    ratios = {
+        "reference_over_cpu_forward": seconds["reference_forward"] / forward,
+        "torch_over_cpu_forward": seconds["torch_forward"] / forward,
+        "backward_over_forward": seconds["cpu_backward"] / forward,
+        "training_forward_over_forward": seconds["cpu_forward_for_training"] / forward,
+        "gated_forward_over_forward": seconds["cpu_forward_gated"] / forward,
+        "channels_last_forward_over_forward": seconds["cpu_forward_channels_last"] / forward,
+        "forward_over_exp_roof": forward / roof,
+        "cpu_forward_giga_states_per_s": states / forward / 1e9,
+        "cpu_against_torch_max_relative_error": error,
+        "cpu_forward_ms": forward * 1e3,
+        "cpu_backward_ms": seconds["cpu_backward"] * 1e3,
+        "torch_forward_ms": seconds["torch_forward"] * 1e3,
+        "reference_forward_ms": seconds["reference_forward"] * 1e3,
+    }
+    return {_named(name, shape.name): value for name, value in ratios.items()}
+
+
+def _named(figure: str, shape: str) -> str:
+    """The shape goes before the unit: cpu_forward_vm_ms."""
+    for unit in ("_giga_states_per_s", "_ms"):
+        if figure.endswith(unit):
+            return f"{figure.removesuffix(unit)}_{shape}{unit}"
+    return f"{figure}_{shape}"
