@@ -1,0 +1,93 @@
+"""nnU-Net's augmentation through batchgeneratorsv2, with additions for colour pictures of cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.intensity.inversion import InvertImageTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from torch import Tensor
+
+from mambaseg.plan import Plan
+from mambaseg.train.sample import is_dummy_2d, rotation_range
+
+__all__ = ["augmentation"]
+
+
+class _ToGrey(ImageOnlyTransform):  # type: ignore[misc]  # batchgeneratorsv2 has no types
+    """All channels become their mean: what a grey picture looks like to a colour model."""
+
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
+        return img.mean(0, keepdim=True).expand_as(img).clone()
+
+
+def augmentation(plan: Plan, instances: bool, pictures: bool) -> Any:
+    """Transforms for one sample, ``compose(image=(channel, *S) float, segmentation=(1, *S))``.
+
+    Parameters
+    ----------
+    instances : labels are instance numbers: nearest neighbour when turned or scaled, so that none mixes with another
+    pictures : 2-D pictures of cells, whose scale, polarity and stain vary more than a scanner's do
+    """
+    dummy_2d = is_dummy_2d(plan.patch_size)
+    steps: list[Any] = [_spatial(plan, instances, pictures, dummy_2d)]
+    if dummy_2d:
+        steps = [Convert3DTo2DTransform(), *steps, Convert2DTo3DTransform()]
+    if pictures and len(plan.normalisation) > 1:
+        steps.append(_random(_ToGrey(), 0.1))
+    if pictures:
+        steps.append(_random(InvertImageTransform(p_invert_image=1, p_synchronize_channels=1), 0.1))
+    steps += _intensity(dummy_2d)
+    steps.append(MirrorTransform(allowed_axes=tuple(range(plan.ndim))))
+    return ComposeTransforms(steps)
+
+
+def _random(transform: Any, probability: float) -> Any:
+    return RandomTransform(transform, apply_probability=probability)
+
+
+def _spatial(plan: Plan, instances: bool, pictures: bool, dummy_2d: bool) -> Any:
+    angle = rotation_range(plan.patch_size)
+    return SpatialTransform(
+        plan.patch_size[1:] if dummy_2d else plan.patch_size, patch_center_dist_from_border=0, random_crop=False,
+        p_rotation=0.5 if pictures else 0.2, rotation=(-angle, angle),
+        p_scaling=0.5 if pictures else 0.2, scaling=(0.6, 1.7) if pictures else (0.7, 1.4),
+        p_synchronize_scaling_across_axes=1, padding_mode_image="reflection" if pictures else "zeros",
+        border_mode_seg="reflection" if pictures else "constant", padding_value_seg=-1,
+        mode_seg="nearest" if instances else "bilinear")
+
+
+def _intensity(dummy_2d: bool) -> list[Any]:
+    """Noise, blur, brightness, contrast, low resolution and gamma in nnU-Net's order and ranges."""
+    around_one = BGContrast((0.75, 1.25))
+    gamma = {"gamma": BGContrast((0.7, 1.5)), "synchronize_channels": False, "p_per_channel": 1, "p_retain_stats": 1}
+    return [
+        _random(GaussianNoiseTransform(noise_variance=(0, 0.1), synchronize_channels=True), 0.1),
+        _random(GaussianBlurTransform(blur_sigma=(0.5, 1.0), p_per_channel=0.5), 0.2),
+        _random(MultiplicativeBrightnessTransform(multiplier_range=around_one, synchronize_channels=False), 0.15),
+        _random(ContrastTransform(contrast_range=around_one, preserve_range=True, synchronize_channels=False), 0.15),
+        _random(SimulateLowResolutionTransform(
+            scale=(0.5, 1), synchronize_channels=False, synchronize_axes=True,
+            ignore_axes=(0,) if dummy_2d else None, allowed_channels=None, p_per_channel=0.5), 0.25),
+        _random(GammaTransform(p_invert_image=1, **gamma), 0.1),
+        _random(GammaTransform(p_invert_image=0, **gamma), 0.3),
+    ]
+
+
+def seed_augmentation(seed: int) -> None:
+    """Seed the global generators that batchgeneratorsv2 draws from."""
+    np.random.seed(seed)  # noqa: NPY002 - the library offers no generator argument
+    torch.manual_seed(seed)

@@ -1,0 +1,89 @@
+"""Batches made in a background thread while the network works."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mambaseg.instances import interior_and_boundary
+from mambaseg.train.sample import PatchSampler
+
+__all__ = ["Batch", "BatchLoader", "fixed_batches", "to_batch"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`image` float32 (batch, channel, *S); `target` int64 classes (batch, 1, *S)."""
+
+    image: Tensor
+    target: Tensor
+
+
+def to_batch(samples: list[tuple[NDArray[np.float32], NDArray[Any]]], instances: bool,
+             transform: Any = None) -> Batch:
+    """Augment (where `transform` is given) and stack samples; labels become the classes that the network learns."""
+    images, targets = [], []
+    for image, labels in samples:
+        sample = {"image": torch.from_numpy(image), "segmentation": torch.from_numpy(labels[None].astype(np.int32))}
+        if transform is not None:
+            sample = transform(**sample)
+        labels = sample["segmentation"][0].numpy()
+        classes = interior_and_boundary(labels) if instances else np.maximum(labels, 0)  # -1 (outside) is background
+        images.append(sample["image"])
+        targets.append(torch.from_numpy(classes.astype(np.int64))[None])
+    return Batch(torch.stack(images).float(), torch.stack(targets))
+
+
+def fixed_batches(sampler: PatchSampler, n_batches: int, instances: bool) -> list[Batch]:
+    """Batches without augmentation, always the same for the same seed: what validation looks at."""
+    return [to_batch(sampler.batch(), instances) for _ in range(n_batches)]
+
+
+class BatchLoader:
+    """Iterates over augmented batches that one daemon thread makes ahead of time.
+
+    One thread keeps the order of random draws, and so a seeded run, reproducible. Use as a context manager.
+    """
+
+    def __init__(self, sampler: PatchSampler, transform: Any, instances: bool, n_ahead: int = 4) -> None:
+        self._make = lambda: to_batch(sampler.batch(), instances, transform)
+        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(n_ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="mambaseg-batches", daemon=True)
+
+    def __enter__(self) -> BatchLoader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get_nowait()  # make room for a thread that waits to put
+            except queue.Empty:
+                self._thread.join(0.05)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _fill(self) -> None:
+        while not self._stop.is_set():
+            try:
+                item: Batch | BaseException = self._make()
+            except Exception as error:  # noqa: BLE001 - handed to the training thread, which raises it
+                item = error
+            self._queue.put(item)
+            if isinstance(item, BaseException):
+                return

@@ -1,0 +1,241 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mambaseg._errors import Cancelled, UserError
+from mambaseg.machine import choose_device, choose_precision, keep_freed_memory
+from mambaseg.plan import Plan
+from mambaseg.progress import Progress, ProgressCallback, report
+from mambaseg.train.augment import augmentation, seed_augmentation
+from mambaseg.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mambaseg.train.loader import Batch, BatchLoader, fixed_batches
+from mambaseg.train.losses import deep_supervision_loss, downsample_target
+from mambaseg.train.sample import Case, PatchSampler
+from mambaseg.train.schedule import learning_rate, optimizer
+
+__all__ = ["Settings", "fit", "hard_dice_counts"]
+
+_CLIP_NORM = 12.0  # nnU-Net
+_CHECKPOINT_EVERY_S = 60.0
+_MOST_BAD_STEPS = 20
+_RATES = {"sgd": 1e-2, "adamw": 1e-3}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Parameters
+    ----------
+    minutes, iterations : when to stop, over all sessions of a resumed run; one of them
+    optimizer : "sgd" with polynomial decay or "adamw" with cosine
+    rate : learning rate at the start; None: 1e-2 for sgd, 1e-3 for adamw
+    instances : labels are instance numbers; the network learns interior and boundary
+    pictures : 2-D pictures: stronger augmentation, reflected edges
+    validate_every : iterations between validations and between entries of the history
+    n_validation_batches : fixed patches that validation looks at, in batches
+    """
+
+    minutes: float | None = None
+    iterations: int | None = None
+    optimizer: str = "sgd"
+    rate: float | None = None
+    instances: bool = False
+    pictures: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+    validate_every: int = 100
+    n_validation_batches: int = 8
+
+    def share_done(self, iteration: int, elapsed_s: float) -> float:
+        """How much of the run is over, 0 to 1."""
+        shares = []
+        if self.iterations is not None:
+            shares.append(iteration / max(1, self.iterations))
+        if self.minutes is not None:
+            shares.append(elapsed_s / max(1e-9, 60 * self.minutes))
+        return min(1.0, max(shares))
+
+
+def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], plan: Plan, settings: Settings,
+        folder: Path, resume: bool = False, progress: ProgressCallback | None = None) -> Checkpoint:
+    """Train `network` and leave its best state in it.
+
+    Parameters
+    ----------
+    network : returns logits of every level (deep supervision), full resolution first
+    cases, validation : prepared examples; validation may be empty, then the last state counts as the best
+    folder : gets ``last.pt`` about once a minute and ``best.pt`` whenever validation improves
+    resume : go on from ``last.pt`` if it is there
+
+    Returns
+    -------
+    The state at the end; `network` holds the best one, in evaluation mode
+
+    Raises
+    ------
+    UserError : neither minutes nor iterations given, or the loss stays infinite
+    Cancelled : from `progress`; ``last.pt`` and ``best.pt`` are saved before
+    """
+    if settings.minutes is None and settings.iterations is None:
+        raise UserError("Say when training should stop: --minutes M or --iterations N.")
+    keep_freed_memory()
+    run = _Run(network, validation, plan, settings, folder, resume)
+    seed = settings.seed + run.state.iteration  # a resumed run draws other patches than it has seen
+    seed_augmentation(seed)
+    sampler = PatchSampler(cases, plan, seed, reflect=settings.pictures)
+    transform = augmentation(plan, settings.instances, settings.pictures)
+    with BatchLoader(sampler, transform, settings.instances) as batches:
+        try:
+            run.train(batches, progress)
+        except (Cancelled, KeyboardInterrupt):
+            run.save()
+            raise
+    run.finish()
+    return run.state
+
+
+class _Run:
+    """The moving parts of one `fit`."""
+
+    def __init__(self, network: nn.Module, validation: Sequence[Case], plan: Plan, settings: Settings, folder: Path,
+                 resume: bool) -> None:
+        self.network, self.plan, self.settings, self.folder = network, plan, settings, folder
+        self.device = choose_device(settings.device)
+        self.dtype = choose_precision(settings.precision, self.device, training=True)
+        network.to(self.device)
+        rate = settings.rate if settings.rate is not None else _RATES[settings.optimizer]
+        self.rate = rate
+        self.optimizer = optimizer(settings.optimizer, network.parameters(), rate)
+        self.state = Checkpoint(network.state_dict(), self.optimizer.state_dict())
+        self.strides = plan.strides
+        folder.mkdir(parents=True, exist_ok=True)
+        if resume and (folder / "last.pt").is_file():
+            self.state = load_checkpoint(folder / "last.pt")
+            network.load_state_dict(self.state.weights)
+            self.optimizer.load_state_dict(self.state.optimizer)
+        self.validation = fixed_batches(
+            PatchSampler(validation, plan, seed=1234, margin=False, reflect=settings.pictures),
+            settings.n_validation_batches, settings.instances) if validation else []
+        self._saved_s = self.state.elapsed_s
+
+    def train(self, batches: BatchLoader, progress: ProgressCallback | None) -> None:
+        """Iterate until the time or the iterations are used up."""
+        losses: list[float] = []
+        n_bad = 0
+        state = self.state
+        started_s = time.monotonic() - state.elapsed_s
+        for batch in batches:
+            done = self.settings.share_done(state.iteration, state.elapsed_s)
+            if done >= 1:
+                break
+            loss = self._step(batch, done)
+            n_bad = 0 if loss is not None else n_bad + 1
+            if n_bad == _MOST_BAD_STEPS:
+                raise UserError(f"The loss was not a finite number {n_bad} times in a row; "
+                                "train with a smaller rate or with --precision float32.")
+            if loss is not None:
+                losses.append(loss)
+            state.iteration += 1
+            state.elapsed_s = time.monotonic() - started_s
+            if state.iteration % self.settings.validate_every == 0:
+                self._validate(losses)
+                losses = []
+            if state.elapsed_s - self._saved_s > _CHECKPOINT_EVERY_S:
+                self.save()
+            self._report(progress, losses)
+
+    def _step(self, batch: Batch, done: float) -> float | None:
+        """One update; the loss, or None where it was not finite and the weights stay as they are."""
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings.optimizer, self.rate, done)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            outputs = self.network(batch.image.to(self.device))
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        targets = downsample_target(batch.target.to(self.device), self.strides, len(outputs))
+        loss = deep_supervision_loss(outputs, targets, self.plan.batch_dice)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            return None
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _validate(self, losses: list[float]) -> None:
+        """Score on the fixed patches; keep the weights if they are the best so far."""
+        state = self.state
+        entry = {"iteration": state.iteration, "elapsed_s": round(state.elapsed_s, 1),
+                 "rate": self.optimizer.param_groups[0]["lr"]}
+        if losses:
+            entry["loss"] = sum(losses) / len(losses)
+        if self.validation:
+            entry["score"] = self._score()
+        state.history.append(entry)
+        if entry.get("score", 1.0) > state.best_score or not self.validation:
+            state.best_score = entry.get("score", -1.0)
+            self._capture()
+            save_checkpoint(self.folder / "best.pt", state)
+
+    @torch.inference_mode()
+    def _score(self) -> float:
+        self.network.eval()
+        counts: Tensor | None = None
+        for batch in self.validation:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                outputs = self.network(batch.image.to(self.device))
+            logits = outputs[0] if isinstance(outputs, list) else outputs
+            found = hard_dice_counts(logits, batch.target.to(self.device))
+            counts = found if counts is None else counts + found
+        overlap, total = counts if counts is not None else (torch.zeros(1), torch.zeros(1))
+        present = total > 0
+        return float((2 * overlap[present] / total[present]).mean()) if present.any() else 0.0
+
+    def _report(self, progress: ProgressCallback | None, losses: list[float]) -> None:
+        state, settings = self.state, self.settings
+        done = settings.share_done(state.iteration, state.elapsed_s)
+        left_s = state.elapsed_s / done * (1 - done) if done > 0 and state.elapsed_s > 2 else None
+        total = settings.iterations or (round(state.iteration / done) if done > 0 else 0)
+        message = f"loss {losses[-1]:.3f}" if losses else ""
+        if state.history and "score" in state.history[-1]:
+            message += f", Dice {state.history[-1]['score']:.3f}, best {state.best_score:.3f}"
+        report(progress, Progress("Training", state.iteration, max(total, state.iteration), message.lstrip(", "),
+                                  state.history, left_s))
+
+    def _capture(self) -> None:
+        self.state.weights = self.network.state_dict()
+        self.state.optimizer = self.optimizer.state_dict()
+
+    def save(self) -> None:
+        """Write the present state as ``last.pt``."""
+        self._capture()
+        save_checkpoint(self.folder / "last.pt", self.state)
+        self._saved_s = self.state.elapsed_s
+
+    def finish(self) -> None:
+        """Save, then leave the best weights in the network."""
+        self._validate([])
+        self.save()
+        self.network.load_state_dict(load_checkpoint(self.folder / "best.pt").weights)
+        self.network.eval()
+
+
+def hard_dice_counts(logits: Tensor, target: Tensor) -> Tensor:
+    """Overlap and total voxels per foreground class after arg-max, (2, class - 1): the parts of a hard Dice.
+
+    Sum them over batches, then Dice is twice the first row over the second (nnU-Net's online validation).
+    """
+    predicted, truth = logits.argmax(1), target[:, 0]
+    rows = [(((predicted == c) & (truth == c)).sum(), (predicted == c).sum() + (truth == c).sum())
+            for c in range(1, logits.shape[1])]
+    return torch.tensor(rows, dtype=torch.float64).T

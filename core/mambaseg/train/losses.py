@@ -1,0 +1,123 @@
+"""Dice with cross entropy, as nnU-Net trains: ignore label, regions, deep supervision.
+
+All sums are single precision at least, whatever the network ran in. Rules: doi:10.1038/s41592-020-01008-z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["deep_supervision_loss", "deep_supervision_weights", "dice_cross_entropy", "downsample_target",
+           "region_dice_cross_entropy"]
+
+_SMOOTH = 1e-5
+
+
+def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = False,
+                       ignore_label: int | None = None) -> Tensor:
+    """Cross entropy minus mean soft Dice of the foreground classes; -1 is perfect.
+
+    Parameters
+    ----------
+    logits : (batch, class, *S)
+    target : integer class per voxel, (batch, 1, *S)
+    batch_dice : Dice over the batch as one, else per sample
+    ignore_label : voxels of this value count in neither term; a batch without any other gives zero gradients
+    """
+    logits = _wide(logits)
+    classes = target[:, 0].long()
+    valid = None if ignore_label is None else classes != ignore_label
+    if valid is not None:
+        classes = classes.masked_fill(~valid, 0)
+    probabilities = logits.softmax(1)[:, 1:]
+    truth = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1)[:, 1:].to(logits.dtype)
+    mask = None if valid is None else valid[:, None].to(logits.dtype)
+    dice = _soft_dice(probabilities, truth, mask, batch_dice).mean()
+    if valid is None:
+        return functional.cross_entropy(logits, classes) - dice
+    voxelwise = functional.cross_entropy(logits, classes, reduction="none")
+    return (voxelwise * valid).sum() / valid.sum().clamp(min=1) - dice
+
+
+def region_dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = False,
+                              has_ignore: bool = False) -> Tensor:
+    """Binary cross entropy minus mean soft Dice over regions that may overlap.
+
+    Parameters
+    ----------
+    logits : (batch, region, *S), before the sigmoid
+    target : 0 or 1, (batch, region, *S); with `has_ignore` one more channel, 1 where a voxel counts in neither term
+
+    Notes
+    -----
+    With an ignore channel the cross entropy is the sum over regions divided by the number of valid voxels, not by
+    voxels times regions: nnU-Net's rule, kept for equal gradients.
+    """
+    logits = _wide(logits)
+    truth = (target[:, :-1] if has_ignore else target).to(logits.dtype)
+    mask = 1 - target[:, -1:].to(logits.dtype) if has_ignore else None
+    dice = _soft_dice(logits.sigmoid(), truth, mask, batch_dice).mean()
+    if mask is None:
+        return functional.binary_cross_entropy_with_logits(logits, truth) - dice
+    voxelwise = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (voxelwise * mask).sum() / mask.sum().clamp(min=1e-8) - dice
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Half precision as single; single and double as they are."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _soft_dice(probabilities: Tensor, truth: Tensor, mask: Tensor | None, batch_dice: bool) -> Tensor:
+    """Soft Dice, (class,) or (batch, class); classes absent from both score about 1."""
+    axes = tuple(range(2, probabilities.ndim))
+    if mask is not None:
+        probabilities, truth = probabilities * mask, truth * mask
+    overlap = (probabilities * truth).sum(axes)
+    total = probabilities.sum(axes) + truth.sum(axes)
+    if batch_dice:
+        overlap, total = overlap.sum(0), total.sum(0)
+    return (2 * overlap + _SMOOTH) / (total + _SMOOTH).clamp(min=1e-8)
+
+
+def deep_supervision_weights(n_outputs: int) -> tuple[float, ...]:
+    """Weights of the outputs, full resolution first: halved level by level, the coarsest 0, sum 1."""
+    if n_outputs == 1:
+        return (1.0,)
+    weights = [0.5**i for i in range(n_outputs - 1)] + [0.0]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def downsample_target(target: Tensor, strides: Sequence[Sequence[int]], n_outputs: int) -> list[Tensor]:
+    """Targets for deep supervision, full resolution first.
+
+    Parameters
+    ----------
+    target : (batch, channel, *S), integers
+    strides : of the network's stages, the first all ones
+    n_outputs : how many levels
+
+    Returns
+    -------
+    (batch, channel, *s) each, s = round(S / cumulative stride), nearest voxel with half-pixel centres
+    """
+    targets = [target]
+    scale = [1.0] * (target.ndim - 2)
+    for level in range(1, n_outputs):
+        scale = [old / step for old, step in zip(scale, strides[level], strict=True)]
+        size = [round(extent * factor) for extent, factor in zip(target.shape[2:], scale, strict=True)]
+        targets.append(functional.interpolate(target.float(), size=size, mode="nearest-exact").to(target.dtype))
+    return targets
+
+
+def deep_supervision_loss(outputs: Sequence[Tensor], targets: Sequence[Tensor], batch_dice: bool = False,
+                          ignore_label: int | None = None) -> Tensor:
+    """Weighted sum of `dice_cross_entropy` over the outputs; levels of weight 0 are skipped."""
+    terms = [weight * dice_cross_entropy(output, target, batch_dice, ignore_label)
+             for weight, output, target in zip(deep_supervision_weights(len(outputs)), outputs, targets, strict=True)
+             if weight > 0]
+    return torch.stack(terms).sum()
