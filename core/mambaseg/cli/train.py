@@ -1,0 +1,42 @@
+"""mambaseg train: a model package from a folder of images and labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import mambaseg
+from mambaseg._errors import Cancelled, UserError
+from mambaseg.cli._console import ProgressLine, say
+
+__all__ = ["train"]
+
+
+def train(
+    dataset: Annotated[Path, typer.Argument(help="Folder with images/ and labels/.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")],
+    network: Annotated[str, typer.Option("--network", help="umamba-bot or umamba-enc.")] = "umamba-bot",
+    minutes: Annotated[float | None, typer.Option("--minutes", min=0.01, help="How long to train.")] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="How many steps to train.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier training stopped.")] = False,
+    instances: Annotated[bool | None, typer.Option("--instances/--classes", help="Labels number objects, or classes; "
+                                                                                 "left out: guessed.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
+) -> None:
+    """Train a network on your own images and labels."""
+    if minutes is not None and iterations is not None:
+        raise UserError("Both --minutes and --iterations were given; give one of them.")
+    try:
+        with ProgressLine(is_quiet=quiet) as progress:
+            model = mambaseg.train(dataset, network=network, output=output, minutes=minutes, iterations=iterations,
+                                   resume=resume, instances=instances, progress=progress)
+    except Cancelled as error:
+        raise Cancelled("Cancelled; the same command with --resume goes on from here.") from error
+    if quiet:
+        return
+    for name, value in model.scores.items():
+        if isinstance(value, float):
+            say(f"{name.replace('_', ' ')} {value:.3f} on pictures held out from the training")
+    say(f"The model is in {output}; use it: mambaseg segment IMAGE -m {output}")

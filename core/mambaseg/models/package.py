@@ -1,0 +1,235 @@
+"""The model package: a folder that is saved whole or not at all, and checked before anything in it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+
+from mambaseg._errors import ModelError
+from mambaseg.models import _weights
+from mambaseg.models.card import card
+from mambaseg.models.model import Model, read_model
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["FILES", "Model", "check_package", "load_package", "make_test_input", "run_test", "save_package"]
+
+FILES = ("weights.safetensors", "test_input.npy", "test_output.npy", "README.md", "model.json")
+_READY = ".ready"  # a complete new version inside an old package, about to take its place
+
+
+def make_test_input(model: Model, seed: int = 0) -> NDArray[np.float32]:
+    """Smooth random blobs of about unit variance: an input that belongs to nobody.
+
+    Parameters
+    ----------
+    model : gives the number of channels and the patch size
+    seed : same seed, same values
+
+    Returns
+    -------
+    float32, (1, channel, *patch); as the network sees prepared pictures; exact in float16, so that it can be stored so
+    """
+    from scipy.ndimage import gaussian_filter  # only here, and half a second to import
+
+    rng = np.random.default_rng(seed)
+    patch = model.plan.patch_size
+    values = np.empty((1, model.n_channels, *patch), np.float32)
+    for channel in range(model.n_channels):
+        field = gaussian_filter(rng.standard_normal(patch), sigma=[max(1.0, size / 24) for size in patch], mode="wrap")
+        values[0, channel] = (field - field.mean()) / max(float(field.std()), 1e-6)
+    return values.astype(np.float16).astype(np.float32)
+
+
+def run_test(network: nn.Module, test_input: NDArray[Any]) -> NDArray[np.float32]:
+    """Logits of the network for a test input; the full-resolution ones where it gives several.
+
+    Parameters
+    ----------
+    network : in eval mode, float32, CPU
+    test_input : any float dtype, (1, channel, *patch)
+
+    Returns
+    -------
+    float32, (1, output, *patch)
+    """
+    with torch.inference_mode():
+        output = network(torch.from_numpy(np.ascontiguousarray(test_input, np.float32)))
+    logits: Tensor = output[0] if isinstance(output, list | tuple) else output
+    return logits.float().numpy()
+
+
+def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tensor],
+                 test_input: NDArray[Any] | None = None, test_output: NDArray[Any] | None = None, *,
+                 half: bool = False) -> Model:
+    """Save a model as a package; whatever moment the program dies, the old package or the whole new one is there.
+
+    Parameters
+    ----------
+    folder : where to; made if absent. A package in it is replaced, other files in it stay
+    model : what to write; its `folder` and `checksum` are ignored
+    state_dict : of the network that `model.network` and `model.network_config` build
+    test_input : (1, channel, *patch); None: `make_test_input`
+    test_output : logits for `test_input`, (1, output, *patch); None: computed with the weights as stored
+    half : store floating-point weights as float16 (loaded as float32 again)
+
+    Returns
+    -------
+    The model with `folder` and `checksum` set
+
+    Raises
+    ------
+    ModelError : the weights do not fit the network, an entry of the model is wrong, or the folder cannot be written
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{folder} is a file, so no model package can be written there; give a folder.")
+    staging = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{os.getpid()}.part"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(staging.parent, folder.name)
+        staging.mkdir()
+        saved = _write_files(staging, model, state_dict, test_input, test_output, half)
+        _publish(staging, folder)
+    except OSError as error:
+        raise ModelError(f"The model package cannot be written to {folder} ({error.strerror}); "
+                         "free some space or choose another folder.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return dataclasses.replace(saved, folder=folder)
+
+
+def load_package(folder: Path | str) -> Model:
+    """The model of a package folder, after every check that needs no computation.
+
+    Raises
+    ------
+    ModelError : a file is missing, broken, or does not fit the others; one sentence that names the file
+    """
+    folder = Path(folder)
+    try:
+        _finish(folder)
+    except OSError as error:
+        raise ModelError(f"The replacement of {folder} was interrupted and cannot be finished ({error.strerror}); "
+                         "make the folder writable and try again.") from error
+    model = read_model(folder)
+    weights = folder / "weights.safetensors"
+    _weights.check_weights(weights, model)
+    if _weights.sha256(weights) != model.checksum:
+        raise ModelError(f"{weights} is not what it was when the model was saved (its checksum differs from the one "
+                         "in model.json); get a fresh copy of the model.")
+    return model
+
+
+def check_package(model: Model) -> float:
+    """Largest absolute difference between the stored test output and the one computed here.
+
+    Parameters
+    ----------
+    model : loaded from a folder
+
+    Returns
+    -------
+    Difference of logits; 0 is perfect, below 1e-3 harmless (other processors round differently)
+
+    Raises
+    ------
+    ModelError : the test arrays are missing, broken or of the wrong shape
+    """
+    if model.folder is None:
+        raise ModelError(f'Model "{model.name}" has no folder with a test to run; save it with save_package first.')
+    patch = model.plan.patch_size
+    given = _read_array(model.folder / "test_input.npy", (1, model.n_channels, *patch))
+    expected = _read_array(model.folder / "test_output.npy", (1, model.n_outputs, *patch))
+    difference = np.abs(run_test(model.build(), given) - expected.astype(np.float32))
+    return float(difference.max()) if np.isfinite(difference).all() else float("inf")
+
+
+def _sweep(parent: Path, name: str) -> None:
+    """Remove what programs that died while saving under `name` left in `parent`."""
+    for path in parent.iterdir():
+        match = re.fullmatch(rf"\.{re.escape(name)}\.(\d+)\.part", path.name)
+        if match and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1]))):
+            shutil.rmtree(path)
+
+
+def _write_files(folder: Path, model: Model, state_dict: Mapping[str, Tensor], test_input: NDArray[Any] | None,
+                 test_output: NDArray[Any] | None, half: bool) -> Model:
+    """Write the five files, each flushed to the disk; returns the model as it will be loaded."""
+    weights = folder / "weights.safetensors"
+    _weights.write_weights(weights, state_dict, half)
+    described = dataclasses.replace(model, checksum=_weights.sha256(weights))
+    values = json.loads(json.dumps(described.to_json(), allow_nan=False))
+    described = dataclasses.replace(Model.from_json(values, "The model to save"), folder=folder)
+    network = described.build()  # also checks that the weights fit
+    if test_input is None:
+        test_input = make_test_input(described)
+    if test_output is None:
+        test_output = run_test(network, test_input)
+    stored = test_input.astype(np.float16)
+    np.save(folder / "test_input.npy", stored if np.array_equal(stored, test_input) else test_input, allow_pickle=False)
+    np.save(folder / "test_output.npy", test_output.astype(np.float32), allow_pickle=False)
+    (folder / "README.md").write_text(card(described), encoding="utf-8")
+    (folder / "model.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name in FILES:
+        _flush(folder / name)
+    _flush(folder)
+    return described
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    """Make a complete staging folder the package: one rename decides, what is left after it can be finished later."""
+    if not folder.is_dir():
+        staging.rename(folder)
+    else:
+        _finish(folder)
+        staging.rename(folder / _READY)
+        _finish(folder)
+    _flush(folder.parent)
+
+
+def _finish(folder: Path) -> None:
+    """Move a complete new version, left by a program that died while publishing it, into its place."""
+    ready = folder / _READY
+    if not ready.is_dir():
+        return
+    for name in FILES:
+        if (ready / name).exists():
+            (ready / name).replace(folder / name)
+    ready.rmdir()
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file or a folder's entries to the disk; Windows cannot do the latter."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_array(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A test array; its header is checked before its values are read, and nothing is unpickled."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); get a fresh copy of the model.") from error
+    if array.shape != shape or array.dtype.kind != "f":
+        raise ModelError(f"{path} holds {array.dtype} values of shape {array.shape}, but numbers of shape {shape} "
+                         "were expected; get a fresh copy of the model.")
+    return np.asarray(array)

@@ -1,0 +1,201 @@
+"""The whole way from an image to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mambaseg import io
+from mambaseg.image import Grid, Image
+from mambaseg.instances import Decoder, features
+from mambaseg.machine import choose_device, choose_precision
+from mambaseg.models import Model, load_model
+from mambaseg.predict.blend import probabilities_to_labels
+from mambaseg.predict.run import predict
+from mambaseg.progress import Clock, Progress, ProgressCallback, report
+from mambaseg.segmentation.match import COLOURS, check_values, match_axes, match_channels, match_spacing
+from mambaseg.segmentation.record import Watch, describe_image, describe_model, describe_program
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Segmentation", "segment"]
+
+Box = Sequence[slice | tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What `segment` found.
+
+    Parameters
+    ----------
+    labels : unsigned integers, the image's axes without C; class numbers, or one number an object (0 is background)
+    probabilities : float32, (output, *axes of the labels); None unless asked for
+    features : one row an object, for instances; None for classes and regions
+    record : what ran on what: versions, model and its checksum, seconds, peak memory, notes; plain JSON values
+    image : the image that was segmented, as it was given
+    """
+
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float32] | None
+    features: pd.DataFrame | None
+    record: dict[str, Any]
+    image: Image
+
+    @property
+    def grid(self) -> Grid:
+        """Where the labels lie: the image's own grid."""
+        return self.image.grid
+
+    @property
+    def axes(self) -> str:
+        """Axes of `labels`."""
+        return self.image.axes.replace("C", "")
+
+
+def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path, device: str = "auto",
+            precision: str = "auto", tta: bool = False, roi: Box | None = None,
+            progress: ProgressCallback | None = None, keep_probabilities: bool = False,
+            focus: Sequence[float] | None = None) -> Segmentation:
+    """Labels of an image.
+
+    Time points are segmented one by one. A 2-D model goes through a volume slice by slice.
+
+    Parameters
+    ----------
+    image : an Image, an array (its axes are guessed) or a file
+    model : a Model, a bundled name or a package folder
+    device : auto, cpu, cuda, cuda:1, mps
+    precision : auto, float32 or bfloat16
+    tta : average over mirror images along the model's mirror axes: 2 to 8 times the work, a little better
+    roi : (start, stop) or slice per spatial axis, in voxels; elsewhere the labels are 0
+    progress : called before the first window and after each; raising `Cancelled` in it stops the work
+    keep_probabilities : also return the network's probabilities
+    focus : point in voxels; windows near it come first
+
+    Raises
+    ------
+    UserError : the image or the model cannot be read, or they do not suit each other
+    Cancelled : as raised by `progress`
+    """
+    watch = Watch()
+    model = model if isinstance(model, Model) else load_model(model)
+    given = _as_image(image)
+    notes = list(given.notices)
+    matched = match_channels(given, model, notes)
+    n_bad = check_values(given, notes)
+    is_slicewise = match_axes(given, model, notes)
+    spacing = match_spacing(given, model, notes)
+    series = _Series(progress, matched.n_frames)
+    frames = []
+    for index, (frame, seen) in enumerate(zip(matched.frames(), given.frames(), strict=True)):
+        series.index = index
+        probabilities = predict(
+            [model.built], frame, spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
+            mirror_axes=model.mirror_axes if tta else (), device=device, precision=precision, roi=roi, focus=focus,
+            progress=series)
+        labels, table = _finish(probabilities, model, given, seen, is_slicewise)
+        frames.append(_Frame(labels, probabilities if keep_probabilities else None, table))
+    labels, kept, table = _join(frames, given.has_time)
+    settings = {"device": str(choose_device(device)), "tta": tta, "roi": _plain(roi),
+                "precision": str(choose_precision(precision, choose_device(device))).removeprefix("torch.")}
+    record = {"program": describe_program(), "model": describe_model(model), "image": describe_image(given),
+              "settings": settings, "n_bad_values": n_bad, **_counts(labels, table, model), "notes": notes,
+              "seconds": watch.seconds, "peak_memory_bytes": watch.peak_memory_bytes}
+    return Segmentation(labels, kept, table, record, given)
+
+
+def _as_image(image: Image | NDArray[Any] | str | Path) -> Image:
+    """Whatever was given, as an Image."""
+    if isinstance(image, Image):
+        return image
+    return Image.from_array(image) if isinstance(image, np.ndarray) else io.read(image)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What was found in one time point."""
+
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float32] | None
+    features: pd.DataFrame | None
+
+
+def _finish(probabilities: NDArray[np.float32], model: Model, image: Image, frame: NDArray[Any],
+            is_slicewise: bool) -> tuple[NDArray[Any], pd.DataFrame | None]:
+    """Labels of one time point, and its table of objects if the model finds objects."""
+    if model.kind != "instances":
+        return probabilities_to_labels(probabilities, model.kind), None
+    decoder = Decoder.from_json(model.decoder or {})
+    grid = image.grid
+    spacing = None if grid.unit == "px" else grid.spacing
+    find = _decode_slices if is_slicewise else Decoder.decode
+    labels = find(decoder, probabilities, spacing)
+    names = image.channel_names or (COLOURS if image.is_rgb else ())
+    return labels, features(labels, frame, grid, probabilities, names).reset_index()
+
+
+def _decode_slices(decoder: Decoder, probabilities: NDArray[np.float32],
+                   spacing: tuple[float, ...] | None) -> NDArray[np.int32]:
+    """Objects of each slice on its own, numbered through."""
+    labels = np.zeros(probabilities.shape[1:], np.int32)
+    n_objects = 0
+    for index in range(len(labels)):
+        plane = decoder.decode(probabilities[:, index], None if spacing is None else spacing[1:])
+        labels[index] = np.where(plane > 0, plane + n_objects, 0)
+        n_objects += int(plane.max(initial=0))
+    return labels
+
+
+def _join(frames: list[_Frame], has_time: bool) -> tuple[NDArray[Any], NDArray[np.float32] | None, pd.DataFrame | None]:
+    """Labels, probabilities and features of all time points; the table tells them apart by a column "frame"."""
+    if not has_time:
+        return frames[0].labels, frames[0].probabilities, frames[0].features
+    labels = np.stack([frame.labels.astype(np.result_type(*(each.labels for each in frames))) for frame in frames])
+    kept = [frame.probabilities for frame in frames if frame.probabilities is not None]
+    tables = [frame.features for frame in frames if frame.features is not None]
+    joined = None
+    if tables:
+        import pandas as pd  # slow to import, and only time series of objects need it
+
+        joined = pd.concat([table.assign(frame=index) for index, table in enumerate(tables)], ignore_index=True)
+    return labels, np.stack(kept) if kept else None, joined
+
+
+def _counts(labels: NDArray[Any], table: pd.DataFrame | None, model: Model) -> dict[str, Any]:
+    """Number of objects, or of voxels by class."""
+    if table is not None:
+        return {"n_objects": len(table)}
+    counts = np.bincount(labels.ravel(), minlength=len(model.classes))
+    return {"voxels": {name: int(count) for name, count in zip(model.classes, counts, strict=False)}}
+
+
+class _Series:
+    """Reports of the single time points as parts of the whole series."""
+
+    def __init__(self, progress: ProgressCallback | None, n_frames: int) -> None:
+        self._progress = progress
+        self._n_frames = n_frames
+        self._clock = Clock(0)
+        self.index = 0
+
+    def __call__(self, update: Progress) -> None:
+        """Pass a report on, counted over all time points."""
+        self._clock.total = self._n_frames * update.total
+        done = self.index * update.total + update.done
+        message = f"time point {self.index + 1} of {self._n_frames}" if self._n_frames > 1 else update.message
+        report(self._progress, Progress(update.stage, done, self._clock.total, message, update.preview,
+                                        self._clock.seconds_left(done)))
+
+
+def _plain(roi: Box | None) -> list[list[int | None]] | None:
+    """The region as JSON values."""
+    if roi is None:
+        return None
+    return [[part.start, part.stop] if isinstance(part, slice) else [int(part[0]), int(part[1])] for part in roi]
