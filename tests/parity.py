@@ -19,7 +19,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "data" / "parity"))
 import detw
-
 from mambaseg.nets import build, canonical_key, load_official
 from mambaseg.nets.layers import Mamba, MambaLayer
 from mambaseg.nets.umamba import ResBlock, Upsample

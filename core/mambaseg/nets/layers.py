@@ -117,4 +117,5 @@ class MambaLayer(nn.Module):
             tokens = self.mamba(self.norm(tokens))
             if not self.channel_tokens:
                 tokens = tokens.transpose(1, 2)
-        return tokens.reshape(features.shape).to(features.dtype)
+        result: Tensor = tokens.reshape(features.shape).to(features.dtype)
+        return result

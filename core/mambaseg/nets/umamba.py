@@ -36,7 +36,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, c_in, *S) -> (batch, c_out, *S / stride)."""
-        y = functional.leaky_relu(self.norm1(self.conv1(x)), _SLOPE, inplace=True)
+        y = functional.leaky_relu(self.norm1(self.conv1(x)), _SLOPE)  # not in place: a norm returns a view
         y = self.norm2(self.conv2(y))
         return functional.leaky_relu(y + self.conv3(x), _SLOPE, inplace=True)
 
@@ -55,7 +55,7 @@ class _ConvNorm(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """nnU-Net's basic residual block: identity shortcut, or pooling and a bias-free 1x1 projection where sizes differ."""
+    """nnU-Net's basic residual block: identity shortcut, or pooling and a bias-free 1x1 projection if sizes differ."""
 
     def __init__(self, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, c_in, *S) -> (batch, c_out, *S / stride)."""
-        y = functional.leaky_relu(self.conv1(x), _SLOPE, inplace=True)
+        y = functional.leaky_relu(self.conv1(x), _SLOPE)  # not in place: a norm returns a view
         return functional.leaky_relu(self.conv2(y) + self.skip(x), _SLOPE, inplace=True)
 
 
@@ -110,7 +110,7 @@ class _Stem1(nn.Module):
         self.convs = nn.ModuleList([_ConvNorm(c_in, c_out, kernel)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.leaky_relu(self.convs[0](x), _SLOPE, inplace=True)
+        return functional.leaky_relu(self.convs[0](x), _SLOPE)
 
 
 def _stage(generation: int, c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[int],

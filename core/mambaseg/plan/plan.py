@@ -25,7 +25,7 @@ class Plan:
     spacing : voxel size the network works at, `ndim` values; None: the picture's own grid, never resampled
     normalisation : one of ct, zscore, percentile, rescale_to_0_1, rgb_to_0_1, nonorm; per channel
     use_mask_for_norm : per channel; statistics over the nonzero region only
-    intensities : per channel, dataset intensity statistics (mean, std, percentile_00_5, percentile_99_5, ...); ct needs them
+    intensities : per channel, dataset intensity statistics (mean, std, percentile_00_5, percentile_99_5, ...); for ct
     crop_to_nonzero : cut away the all-zero rim before normalising (nnU-Net); False for microscopy
     features_per_stage, kernel_sizes, strides, n_blocks_encoder, n_blocks_decoder : size of the network, per stage
     batch_dice : Dice over the whole batch rather than per sample

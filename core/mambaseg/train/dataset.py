@@ -202,7 +202,7 @@ def _split(folder: Path, pairs: dict[str, CaseFiles]) -> tuple[list[CaseFiles], 
     if len(names) < _N_FOLDS:
         return [pairs[name] for name in names], []  # too few to hold one out
     shuffled = np.arange(len(names))
-    np.random.RandomState(_FOLD_SEED).shuffle(shuffled)  # noqa: NPY002 - the generator that nnU-Net's split uses
+    np.random.RandomState(_FOLD_SEED).shuffle(shuffled)  # the generator that nnU-Net's split uses
     n_held_out = len(names) // _N_FOLDS + (len(names) % _N_FOLDS > 0)
     held_out = {names[i] for i in shuffled[:n_held_out]}
     return [pairs[n] for n in names if n not in held_out], [pairs[n] for n in names if n in held_out]
@@ -230,5 +230,6 @@ def _are_instances(info: dict[str, Any], values: list[int]) -> bool:
 def _class_names(info: dict[str, Any], values: list[int]) -> tuple[str, ...]:
     """Names of the classes by label value; "class 3" where ``dataset.json`` gives none."""
     labels = info.get("labels")
-    named = {value: name for name, value in labels.items() if isinstance(value, int)} if isinstance(labels, dict) else {}
+    given = labels.items() if isinstance(labels, dict) else ()
+    named = {value: name for name, value in given if isinstance(value, int)}
     return tuple("background" if value == 0 else str(named.get(value, f"class {value}")) for value in values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class BatchLoader:
     """
 
     def __init__(self, sampler: PatchSampler, transform: Any, instances: bool, n_ahead: int = 4) -> None:
-        self._make = lambda: to_batch(sampler.batch(), instances, transform)
+        self._make: Callable[[], Batch] = lambda: to_batch(sampler.batch(), instances, transform)
         self._queue: queue.Queue[Batch | BaseException] = queue.Queue(n_ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="mambaseg-batches", daemon=True)

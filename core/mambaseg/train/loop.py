@@ -165,7 +165,7 @@ class _Run:
         outputs = outputs if isinstance(outputs, list) else [outputs]
         targets = downsample_target(batch.target.to(self.device), self.strides, len(outputs))
         loss = deep_supervision_loss(outputs, targets, self.plan.batch_dice)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
             return None

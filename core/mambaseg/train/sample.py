@@ -36,7 +36,7 @@ class Case:
     locations: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
     def find_foreground(self, instances: bool) -> None:
-        """Remember where each class lies (each voxel of any instance counts as one class), at most 10,000 voxels each."""
+        """Remember where each class lies (all instances count as one class), about 10,000 voxels each."""
         random = np.random.default_rng(1234)
         classes = [0] if instances else [int(c) for c in np.unique(self.labels) if c > 0]
         for c in classes:

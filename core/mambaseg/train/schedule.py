@@ -32,7 +32,7 @@ def learning_rate(name: str, rate: float, done: float) -> float:
     """
     done = min(max(done, 0.0), 1.0)
     if name == "sgd":
-        return rate * (1.0 - done) ** 0.9
+        return rate * float((1.0 - done) ** 0.9)
     warm = 0.02
     if done < warm:
         return rate * (0.05 + 0.95 * done / warm)

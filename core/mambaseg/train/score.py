@@ -38,6 +38,7 @@ def score_model(model: Model, data: Dataset, device: str = "auto",
         return {}
     found = evaluate(truths, predictions, kind="instances" if data.instances else "classes")
     scores: dict[str, Any] = {"n_images": len(truths)}
+    kept: tuple[str, ...]
     if data.instances:
         scores |= {key: _rounded(found["mean"][key]) for key in ("f1@0.5", "mean_ap", "dice")}
         kept = ("f1@0.5", "ap", "mean_ap", "dice", "mean")

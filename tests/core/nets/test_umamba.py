@@ -137,5 +137,6 @@ def test_every_misfit_is_named_and_nothing_is_loaded() -> None:
 
 
 def test_canonical_key() -> None:
-    assert canonical_key("decoder.encoder.stages.0.1.conv1.all_modules.1.weight") == "encoder.stages.0.1.conv1.norm.weight"
+    alias = "decoder.encoder.stages.0.1.conv1.all_modules.1.weight"
+    assert canonical_key(alias) == "encoder.stages.0.1.conv1.norm.weight"
     assert canonical_key("decoder.stages.0.0.conv1.weight") == "decoder.stages.0.0.conv1.weight"

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from mambaseg._errors import Cancelled, ImageError, ModelError, UserError
-from mambaseg.plan import Plan
 from mambaseg.machine import choose_device, choose_precision
+from mambaseg.plan import Plan
 from mambaseg.predict.run import predict, predict_logits
 
 
