@@ -119,8 +119,8 @@ def tune_decoder(model: Model, data: Dataset) -> Decoder:
     chosen = [case for kind in SHARES for case in
               [c for c in data.train if kinds[c.name] == kind][::7][:N_TUNING_PICTURES]]
     pairs = [probabilities_of(model, case, data.n_channels) for case in chosen]
-    grid = [Decoder(foreground=f, seed=s, split=p)
-            for f in (0.35, 0.4, 0.45, 0.5, 0.55) for s in (0.35, 0.4, 0.5, 0.6) for p in (0.55, 0.65, 0.75)]
+    grid = [Decoder(foreground=f, seed=s, split=p, min_size=m)
+            for f in (0.4, 0.45, 0.5) for s in (0.4, 0.5, 0.6) for p in (0.55, 0.65, 0.75) for m in (8.0, 16.0, 24.0)]
     found = [(float(np.mean([f1(truth, decoder.decode(p)) for p, truth in pairs])), decoder) for decoder in grid]
     best, decoder = max(found, key=lambda pair: pair[0])
     print(f"decoder {decoder}: F1 {best:.3f} on {len(pairs)} training pictures; "

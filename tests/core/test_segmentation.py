@@ -251,3 +251,12 @@ def test_cancelling_stops_within_a_window(picture: Image, colour_model: Model) -
         segment(picture, colour_model, progress=stop)
     assert [report.done for report in reports] == [0, 1, 2]
     assert reports[0].total > 2
+
+
+def test_a_model_trained_in_micrometres_meets_millimetres(tmp_path: Path, picture: Image) -> None:
+    model = tiny_models.save_tiny(tmp_path / "um", spacing=(0.5, 0.5), unit="um")
+    in_um = segment(picture, model, keep_probabilities=True)
+    grid = dataclasses.replace(picture.grid, spacing=(0.0005, 0.0005), unit="mm")
+    in_mm = segment(dataclasses.replace(picture, grid=grid), model, keep_probabilities=True)
+    np.testing.assert_allclose(in_mm.probabilities, in_um.probabilities, atol=1e-6)
+    np.testing.assert_array_equal(in_mm.labels, in_um.labels)

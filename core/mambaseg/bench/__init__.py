@@ -1,0 +1,1 @@
+"""Figures of this program on this machine: `scan` and `predict`, each with `run(quick)`."""

@@ -10,6 +10,7 @@ import typer
 
 import mambaseg
 from mambaseg.cli._console import ProgressLine, duration, one_line, say
+from mambaseg.cli._engine import start_engine
 from mambaseg.cli._outputs import check_outputs, describe, summary, write_outputs
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def demo(
     model = mambaseg.load_model(MODEL)
     target = check_outputs([picture or Path(PICTURE)], output)[picture or Path(PICTURE)]
     image = sample() if picture is None else mambaseg.read(picture)
+    start_engine()
     kind = "a tissue section that comes with scikit-image" if picture is None else str(picture)
     say(f"Picture  {one_line(kind)}, {describe(image)}")
     say(f"Model    {model.title}: {model.description}")

@@ -11,6 +11,7 @@ import typer
 import mambaseg
 from mambaseg._errors import UserError
 from mambaseg.cli._console import ProgressLine, duration, one_line, say, say_error
+from mambaseg.cli._engine import start_engine
 from mambaseg.cli._outputs import check_outputs, summary, write_outputs
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ def segment(
     box = _parse_roi(roi)
     targets = check_outputs(inputs, output)
     loaded = mambaseg.load_model(model)
-    from mambaseg.machine import keep_freed_memory  # brings torch, which mistakes above need not wait for
-
-    keep_freed_memory()
+    start_engine(is_quiet=quiet)
     options: dict[str, Any] = {"device": device, "precision": precision, "tta": tta, "roi": box}
     n_failed = 0
     for path, target in targets.items():

@@ -10,6 +10,7 @@ import typer
 import mambaseg
 from mambaseg._errors import Cancelled, UserError
 from mambaseg.cli._console import ProgressLine, say
+from mambaseg.cli._engine import start_engine
 
 __all__ = ["train"]
 
@@ -28,6 +29,7 @@ def train(
     """Train a network on your own images and labels."""
     if minutes is not None and iterations is not None:
         raise UserError("Both --minutes and --iterations were given; give one of them.")
+    start_engine(training=True, is_quiet=quiet)
     try:
         with ProgressLine(is_quiet=quiet) as progress:
             model = mambaseg.train(dataset, network=network, output=output, minutes=minutes, iterations=iterations,

@@ -169,6 +169,7 @@ def _plan_entries(ndim: int, n_channels: int) -> dict[str, tuple[Check, str]]:
         "spacing": (lambda value: value is None
                     or _is_list(value, lambda size: _is_number(size) and size > 0, ndim, ndim),
                     f"null or {ndim} positive numbers"),
+        "unit": (lambda value: value in ("mm", "um"), "mm or um"),
         "normalisation": (lambda value: per_channel(value, lambda name: name in _NORMALISATIONS),
                           f"one of {', '.join(_NORMALISATIONS)} for each of the {n_channels} channels"),
         "use_mask_for_norm": (lambda value: per_channel(value, lambda flag: isinstance(flag, bool)),

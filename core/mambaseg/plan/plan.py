@@ -23,6 +23,7 @@ class Plan:
     batch_size : patches an iteration
     transpose : permutation of the image's spatial axes (identity for most); 2-D plans of pictures use (0, 1)
     spacing : voxel size the network works at, `ndim` values; None: the picture's own grid, never resampled
+    unit : of `spacing`, "mm" or "um"; sizes of the instance decoder are in it too; without a spacing they are in voxels
     normalisation : one of ct, zscore, percentile, rescale_to_0_1, rgb_to_0_1, nonorm; per channel
     use_mask_for_norm : per channel; statistics over the nonzero region only
     intensities : per channel, dataset intensity statistics (mean, std, percentile_00_5, percentile_99_5, ...); for ct
@@ -41,6 +42,7 @@ class Plan:
     n_blocks_decoder: tuple[int, ...]
     transpose: tuple[int, ...]
     spacing: tuple[float, ...] | None = None
+    unit: str = "mm"
     normalisation: tuple[str, ...] = ("zscore",)
     use_mask_for_norm: tuple[bool, ...] = (False,)
     intensities: tuple[dict[str, float], ...] = ()

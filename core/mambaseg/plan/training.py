@@ -96,6 +96,7 @@ def plan_for_training(
         n_blocks_decoder=(PLAIN_BLOCKS.decoder,) * (n_stages - 1),
         transpose=(0, 1) if fingerprint.ndim == 2 else grid.transpose,
         spacing=None if fingerprint.unit == "px" else made.spacing,
+        unit="mm" if fingerprint.unit == "px" else fingerprint.unit,
         normalisation=schemes,
         use_mask_for_norm=use_mask_for_norm(schemes, share),
         intensities=tuple(dict(channel) for channel in fingerprint.intensities),

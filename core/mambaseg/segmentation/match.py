@@ -73,14 +73,16 @@ def match_axes(image: Image, model: Model, notes: list[str]) -> bool:
 
 
 def match_spacing(image: Image, model: Model, notes: list[str]) -> tuple[float, ...] | None:
-    """Voxel size in the plan's unit (mm), array order; None where the model works on the picture's own grid."""
+    """Voxel size in the plan's unit, array order; None where the model works on the picture's own grid."""
     if model.plan.spacing is None:
         return None
     if image.grid.unit == "px":
         wanted = " x ".join(f"{size:g}" for size in model.plan.spacing)
-        notes.append(f"The image's voxel size is not known; {wanted} mm, which the model works at, was assumed.")
+        notes.append(f"The image's voxel size is not known; {wanted} {model.plan.unit}, which the model works at, was "
+                     "assumed.")
         return None
-    return tuple(size * _MM_PER_UNIT[image.grid.unit] for size in image.grid.spacing)
+    factor = _MM_PER_UNIT[image.grid.unit] / _MM_PER_UNIT[model.plan.unit]
+    return tuple(size * factor for size in image.grid.spacing)
 
 
 def check_values(image: Image, notes: list[str]) -> int:

@@ -100,7 +100,7 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
             [model.built], frame, spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
             mirror_axes=model.mirror_axes if tta else (), device=device, precision=precision, roi=roi, focus=focus,
             progress=series)
-        labels, table = _finish(probabilities, model, given, seen, is_slicewise)
+        labels, table = _finish(probabilities, model, given, seen, spacing, is_slicewise)
         frames.append(_Frame(labels, probabilities if keep_probabilities else None, table))
     labels, kept, table = _join(frames, given.has_time)
     settings = {"device": str(choose_device(device)), "tta": tta, "roi": _plain(roi),
@@ -128,17 +128,15 @@ class _Frame:
 
 
 def _finish(probabilities: NDArray[np.float32], model: Model, image: Image, frame: NDArray[Any],
-            is_slicewise: bool) -> tuple[NDArray[Any], pd.DataFrame | None]:
+            spacing: tuple[float, ...] | None, is_slicewise: bool) -> tuple[NDArray[Any], pd.DataFrame | None]:
     """Labels of one time point, and its table of objects if the model finds objects."""
     if model.kind != "instances":
         return probabilities_to_labels(probabilities, model.kind), None
     decoder = Decoder.from_json(model.decoder or {})
-    grid = image.grid
-    spacing = None if grid.unit == "px" else grid.spacing
     find = _decode_slices if is_slicewise else Decoder.decode
     labels = find(decoder, probabilities, spacing)
     names = image.channel_names or (COLOURS if image.is_rgb else ())
-    return labels, features(labels, frame, grid, probabilities, names).reset_index()
+    return labels, features(labels, frame, image.grid, probabilities, names).reset_index()
 
 
 def _decode_slices(decoder: Decoder, probabilities: NDArray[np.float32],

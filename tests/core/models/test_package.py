@@ -132,7 +132,8 @@ WRONG = {
 WRONG_PLAN = {
     "ndim": 4, "patch_size": [10**9, 10**9], "batch_size": 0, "features_per_stage": [], "kernel_sizes": [[3, 3, 3]],
     "strides": "no", "n_blocks_encoder": [10**6], "n_blocks_decoder": [-1], "transpose": [0, 0], "spacing": [0.0, 1.0],
-    "normalisation": ["os.system"] * 3, "use_mask_for_norm": [False], "intensities": [1], "crop_to_nonzero": 1,
+    "unit": "inch", "normalisation": ["os.system"] * 3,
+    "use_mask_for_norm": [False], "intensities": [1], "crop_to_nonzero": 1,
     "batch_dice": None,
 }
 
