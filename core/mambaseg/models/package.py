@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from mambaseg._errors import ModelError
 from mambaseg.models import _weights
 from mambaseg.models.card import card
 from mambaseg.models.model import Model, read_model
+from mambaseg.nets.registry import PATCH_BOUND
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,20 +37,22 @@ def make_test_input(model: Model, seed: int = 0) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    model : gives the number of channels and the patch size
+    model : gives the number of channels and the size
     seed : same seed, same values
 
     Returns
     -------
-    float32, (1, channel, *patch); as the network sees prepared pictures; exact in float16, so that it can be stored so
+    float32, (1, channel, *spatial); as the network sees prepared pictures; exact in float16, so that it can be stored
+    so. The smallest size that shows every layer at work (two voxels at the bottom), or the patch where a network takes
+    nothing else
     """
     from scipy.ndimage import gaussian_filter  # only here, and half a second to import
 
     rng = np.random.default_rng(seed)
-    patch = model.plan.patch_size
-    values = np.empty((1, model.n_channels, *patch), np.float32)
+    sides = _test_sides(model)
+    values = np.empty((1, model.n_channels, *sides), np.float32)
     for channel in range(model.n_channels):
-        field = gaussian_filter(rng.standard_normal(patch), sigma=[max(1.0, size / 24) for size in patch], mode="wrap")
+        field = gaussian_filter(rng.standard_normal(sides), sigma=[max(1.0, side / 24) for side in sides], mode="wrap")
         values[0, channel] = (field - field.mean()) / max(float(field.std()), 1e-6)
     return values.astype(np.float16).astype(np.float32)
 
@@ -59,11 +63,11 @@ def run_test(network: nn.Module, test_input: NDArray[Any]) -> NDArray[np.float32
     Parameters
     ----------
     network : in eval mode, float32, CPU
-    test_input : any float dtype, (1, channel, *patch)
+    test_input : any float dtype, (1, channel, *spatial)
 
     Returns
     -------
-    float32, (1, output, *patch)
+    float32, (1, output, *spatial)
     """
     with torch.inference_mode():
         output = network(torch.from_numpy(np.ascontiguousarray(test_input, np.float32)))
@@ -81,8 +85,8 @@ def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tens
     folder : where to; made if absent. A package in it is replaced, other files in it stay
     model : what to write; its `folder` and `checksum` are ignored
     state_dict : of the network that `model.network` and `model.network_config` build
-    test_input : (1, channel, *patch); None: `make_test_input`
-    test_output : logits for `test_input`, (1, output, *patch); None: computed with the weights as stored
+    test_input : (1, channel, *spatial); None: `make_test_input`
+    test_output : logits for `test_input`, (1, output, *spatial); None: computed with the weights as stored
     half : store floating-point weights as float16 (loaded as float32 again)
 
     Returns
@@ -150,11 +154,20 @@ def check_package(model: Model) -> float:
     """
     if model.folder is None:
         raise ModelError(f'Model "{model.name}" has no folder with a test to run; save it with save_package first.')
-    patch = model.plan.patch_size
-    given = _read_array(model.folder / "test_input.npy", (1, model.n_channels, *patch))
-    expected = _read_array(model.folder / "test_output.npy", (1, model.n_outputs, *patch))
+    sides = _test_sides(model)
+    given = _read_array(model.folder / "test_input.npy", (1, model.n_channels, *sides))
+    expected = _read_array(model.folder / "test_output.npy", (1, model.n_outputs, *sides))
     difference = np.abs(run_test(model.build(), given) - expected.astype(np.float32))
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
+
+
+def _test_sides(model: Model) -> tuple[int, ...]:
+    """Voxels per axis of the test arrays."""
+    plan = model.plan
+    if model.network in PATCH_BOUND:
+        return plan.patch_size
+    strides = [math.prod(steps) for steps in zip(*plan.strides, strict=True)]
+    return tuple(min(side, 2 * stride) for side, stride in zip(plan.patch_size, strides, strict=True))
 
 
 def _sweep(parent: Path, name: str) -> None:

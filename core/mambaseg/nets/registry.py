@@ -13,12 +13,14 @@ from mambaseg._errors import ModelError
 from mambaseg.nets.umamba import UMamba
 from mambaseg.plan.plan import Plan
 
-__all__ = ["NETWORKS", "build", "config_from_plan"]
+__all__ = ["NETWORKS", "PATCH_BOUND", "build", "check_name", "config_from_plan"]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "umamba-bot": partial(UMamba, "bot"),
     "umamba-enc": partial(UMamba, "enc"),
 }
+# Networks that take their plan's patch size and no other
+PATCH_BOUND = frozenset({"umamba-enc"})
 
 
 def check_name(name: str) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mambaseg.plan import Plan
 from mambaseg.train.sample import is_dummy_2d, rotation_range
+from mambaseg.train.stain import MarkerStain
 
 __all__ = ["augmentation"]
 
@@ -46,8 +47,8 @@ def augmentation(plan: Plan, instances: bool, pictures: bool) -> Any:
     steps: list[Any] = [_spatial(plan, instances, pictures, dummy_2d)]
     if dummy_2d:
         steps = [Convert3DTo2DTransform(), *steps, Convert2DTo3DTransform()]
-    if pictures and len(plan.normalisation) > 1:
-        steps.append(_random(_ToGrey(), 0.1))
+    if pictures and len(plan.normalisation) == 3:
+        steps += [_random(MarkerStain(), 0.5), _random(_ToGrey(), 0.1)]
     if pictures:
         steps.append(_random(InvertImageTransform(p_invert_image=1, p_synchronize_channels=1), 0.1))
     steps += _intensity(dummy_2d)
@@ -64,7 +65,7 @@ def _spatial(plan: Plan, instances: bool, pictures: bool, dummy_2d: bool) -> Any
     return SpatialTransform(
         plan.patch_size[1:] if dummy_2d else plan.patch_size, patch_center_dist_from_border=0, random_crop=False,
         p_rotation=0.5 if pictures else 0.2, rotation=(-angle, angle),
-        p_scaling=0.5 if pictures else 0.2, scaling=(0.6, 1.7) if pictures else (0.7, 1.4),
+        p_scaling=0.5 if pictures else 0.2, scaling=(0.6, 2.2) if pictures else (0.7, 1.4),
         p_synchronize_scaling_across_axes=1, padding_mode_image="reflection" if pictures else "zeros",
         border_mode_seg="reflection" if pictures else "constant", padding_value_seg=-1,
         mode_seg="nearest" if instances else "bilinear")
