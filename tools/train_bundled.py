@@ -101,7 +101,8 @@ RECIPES = {
         Settings(optimizer="adamw", rate=1e-3, instances=True, pictures=True), weigh_kinds, describe_nuclei),
     "hippocampus-mri": Recipe(
         plan_of(3, (20, 40, 80, 160), patch_size=(40, 56, 40), batch_size=4, spacing=(1.0, 1.0, 1.0)),
-        Settings(optimizer="adamw", rate=1e-3), lambda cases, info: None, describe_hippocampus),
+        Settings(optimizer="adamw", rate=1e-3, mirror_axes=(2,)),  # left and right; the others tell front from back
+        lambda cases, info: None, describe_hippocampus),
 }
 
 
@@ -171,7 +172,7 @@ def package(name: str, recipe: Recipe, data: Dataset, folder: Path, state: Check
     model = Model(name=name, title=name, description=name, network=NETWORK, plan=recipe.plan, classes=data.classes,
                   network_config=config_from_plan(recipe.plan, data.n_channels, 3), channels=data.channels, kind=kind,
                   licence=source["licence"], decoder={} if data.instances else None, training=training,
-                  mirror_axes=tuple(range(recipe.plan.ndim)))
+                  mirror_axes=recipe.settings.mirror_axes or tuple(range(recipe.plan.ndim)))
     weights = network.state_dict()
     candidate = save_package(work / "package", model, weights, half=True)
     finished = recipe.describe(candidate, data, folder)

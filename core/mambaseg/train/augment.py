@@ -35,13 +35,14 @@ class _ToGrey(ImageOnlyTransform):  # type: ignore[misc]  # batchgeneratorsv2 ha
         return img.mean(0, keepdim=True).expand_as(img).clone()
 
 
-def augmentation(plan: Plan, instances: bool, pictures: bool) -> Any:
+def augmentation(plan: Plan, instances: bool, pictures: bool, mirror_axes: tuple[int, ...] | None = None) -> Any:
     """Transforms for one sample, ``compose(image=(channel, *S) float, segmentation=(1, *S))``.
 
     Parameters
     ----------
     instances : labels are instance numbers: nearest neighbour when turned or scaled, so that none mixes with another
     pictures : 2-D pictures of cells, whose scale, polarity and stain vary more than a scanner's do
+    mirror_axes : spatial axes that may be mirrored; None: all
     """
     dummy_2d = is_dummy_2d(plan.patch_size)
     steps: list[Any] = [_spatial(plan, instances, pictures, dummy_2d)]
@@ -52,7 +53,7 @@ def augmentation(plan: Plan, instances: bool, pictures: bool) -> Any:
     if pictures:
         steps.append(_random(InvertImageTransform(p_invert_image=1, p_synchronize_channels=1), 0.1))
     steps += _intensity(dummy_2d)
-    steps.append(MirrorTransform(allowed_axes=tuple(range(plan.ndim))))
+    steps.append(MirrorTransform(allowed_axes=tuple(range(plan.ndim)) if mirror_axes is None else mirror_axes))
     return ComposeTransforms(steps)
 
 

@@ -40,6 +40,7 @@ class Settings:
     rate : learning rate at the start; None: 1e-2 for sgd, 1e-3 for adamw
     instances : labels are instance numbers; the network learns interior and boundary
     pictures : 2-D pictures: stronger augmentation, reflected edges
+    mirror_axes : spatial axes that augmentation may mirror; None: all. Leave out those that tell classes apart
     validate_every : iterations between validations and between entries of the history
     n_validation_batches : fixed patches that validation looks at, in batches
     """
@@ -50,6 +51,7 @@ class Settings:
     rate: float | None = None
     instances: bool = False
     pictures: bool = False
+    mirror_axes: tuple[int, ...] | None = None
     device: str = "auto"
     precision: str = "auto"
     seed: int = 0
@@ -93,7 +95,7 @@ def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], p
     seed = settings.seed + run.state.iteration  # a resumed run draws other patches than it has seen
     seed_augmentation(seed)
     sampler = PatchSampler(cases, plan, seed, reflect=settings.pictures)
-    transform = augmentation(plan, settings.instances, settings.pictures)
+    transform = augmentation(plan, settings.instances, settings.pictures, settings.mirror_axes)
     with BatchLoader(sampler, transform, settings.instances) as batches:
         try:
             run.train(batches, progress)

@@ -64,8 +64,8 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     work = output.with_name(f"{output.name}.training")
     plan = _plan(data, work, resume, budget)
     cases, validation = (prepare_cases(data, part, plan, progress) for part in (data.train, data.validation))
-    settings = Settings(minutes, iterations, optimizer, rate, data.instances, _are_pictures(data), device, precision,
-                        seed)
+    settings = Settings(minutes, iterations, optimizer, rate, data.instances, _are_pictures(data), device=device,
+                        precision=precision, seed=seed)
     n_outputs = 3 if data.instances else len(data.classes)
     torch.manual_seed(seed)
     module = build(network, **config_from_plan(plan, data.n_channels, n_outputs, deep_supervision=True))

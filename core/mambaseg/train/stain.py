@@ -36,24 +36,26 @@ class MarkerStain(BasicTransform):  # type: ignore[misc]  # batchgeneratorsv2 ha
         inside = labels > 0
         if image.ndim != 3 or len(image) != 3 or not _is_absorbing(image, inside):
             return {"marker": None}
+        random = np.random.default_rng(int(torch.randint(2**62, ())))  # follows the seed of the other transforms
         shape = tuple(image.shape[1:])
-        region = _noise(shape, np.random.uniform(12, 60)) > np.random.uniform(-1.0, 0.7)
-        soft_region = gaussian_filter(region.astype(np.float32), np.random.uniform(0.5, 4))
-        fibres = 1 + np.random.uniform(0.1, 0.6) * _noise(shape, *np.random.uniform(0.7, 5, 2))
+        region = _noise(random, shape, random.uniform(12, 60)) > random.uniform(-1.0, 0.7)
+        soft_region = gaussian_filter(region.astype(np.float32), random.uniform(0.5, 4))
+        fibres = 1 + random.uniform(0.1, 0.6) * _noise(random, shape, *random.uniform(0.7, 5, 2))
         spared = gaussian_filter(inside.numpy().astype(np.float32), 0.7)  # how much of a nucleus the marker leaves out
-        amount = soft_region * np.clip(fibres, 0, None) * (1 - np.random.uniform(0.5, 1.0) * spared)
-        colour = np.array(_MARKERS[np.random.randint(len(_MARKERS))]) + np.random.uniform(-0.15, 0.15, 3)
-        strength = np.random.uniform(1.0, 4.5) * np.clip(colour, 0.05, None)
+        amount = soft_region * np.clip(fibres, 0, None) * (1 - random.uniform(0.5, 1.0) * spared)
+        colour = np.array(_MARKERS[random.integers(len(_MARKERS))]) + random.uniform(-0.15, 0.15, 3)
+        strength = random.uniform(1.0, 4.5) * np.clip(colour, 0.05, None)
         marker = torch.from_numpy((strength[:, None, None] * amount).astype(np.float32))
         ground = image[:, ~inside].mean(1)[:, None, None]  # the counterstain of nuclei is often pale
-        return {"marker": marker, "ground": ground, "paleness": np.random.uniform(0.35, 1)}
+        return {"marker": marker, "ground": ground, "paleness": random.uniform(0.35, 1)}
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Pale what was there and darken it by the marker; labels stay."""
         if params["marker"] is not None:
-            ground, axes = params["ground"], (1, 2)
+            ground = params["ground"]
             image = ground + params["paleness"] * (data_dict["image"] - ground) - params["marker"]
-            data_dict["image"] = (image - image.mean(axes, keepdim=True)) / image.std(axes, keepdim=True).clamp(min=1e-3)
+            spread, mean = torch.std_mean(image, (1, 2), keepdim=True)
+            data_dict["image"] = (image - mean) / spread.clamp(min=1e-3)
         return data_dict
 
 
@@ -64,8 +66,8 @@ def _is_absorbing(image: Tensor, inside: Tensor) -> bool:
     return bool(image[:, inside].mean() < image[:, ~inside].mean() - 0.3)
 
 
-def _noise(shape: tuple[int, ...], *sigma_px: float) -> NDArray[np.float32]:
+def _noise(random: np.random.Generator, shape: tuple[int, ...], *sigma_px: float) -> NDArray[np.float32]:
     """Smooth noise of mean 0 and deviation 1; two widths make fibres along an axis."""
     sigma = sigma_px if len(sigma_px) > 1 else sigma_px[0]
-    field = gaussian_filter(np.random.standard_normal(shape).astype(np.float32), sigma, mode="wrap")
+    field = gaussian_filter(random.standard_normal(shape, dtype=np.float32), sigma, mode="wrap")
     return np.asarray((field - field.mean()) / max(float(field.std()), 1e-6), dtype=np.float32)
