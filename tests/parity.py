@@ -21,7 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent / "data" / "parity"))
 import detw
 from mambaseg.nets import build, canonical_key, load_official
 from mambaseg.nets.layers import Mamba, MambaLayer
+from mambaseg.nets.pvt import PatchEmbedding, PVTBlock
+from mambaseg.nets.sdi import SDI, ChannelAttention, SpatialAttention
 from mambaseg.nets.umamba import ResBlock, Upsample
+from mambaseg.nets.vssm import SS2D, PatchEmbed, PatchExpand, PatchMerging, VSSBlock
 from mambaseg.ops import selective_scan
 
 SCAN_BACKENDS = ("reference", "torch", "cpu")
@@ -51,22 +54,71 @@ def umamba(args: Record) -> torch.nn.Module:
                  deep_supervision=args["deep_supervision"], generation=args["generation"])
 
 
+def vmunet(args: Record) -> torch.nn.Module:
+    return build("vmunet", n_classes=args["num_classes"], in_channels=args["input_channels"], depths=args["depths"],
+                 depths_decoder=args["depths_decoder"], width=args["dims"][0], d_state=args["d_state"])
+
+
+def vmunetv2(args: Record) -> torch.nn.Module:
+    return build("vmunetv2", n_classes=args["num_classes"], in_channels=args["input_channels"], depths=args["depths"],
+                 mid_channel=args["mid_channel"], d_state=args["d_state"], deep_supervision=args["deep_supervision"])
+
+
+def unetv2(args: Record) -> torch.nn.Module:
+    return build("unetv2", n_classes=args["n_classes"], backbone=args["backbone"].removeprefix("pvt_v2_"),
+                 channel=args["channel"], deep_supervision=args["deep_supervision"])
+
+
+class Wrapped(torch.nn.Module):
+    """Modules under the names that a fixture gives them, and how it calls them: ``call(self, *inputs)``."""
+
+    def __init__(self, call: Callable[..., Any], **children: torch.nn.Module) -> None:
+        super().__init__()
+        self.call = call
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.call(self, *inputs)
+
+
+def attend(wrapped: Wrapped, x: torch.Tensor) -> torch.Tensor:
+    x = wrapped.ca(x) * x
+    return wrapped.sa(x) * x
+
+
+def pvt_block(wrapped: Wrapped, x: torch.Tensor) -> torch.Tensor:
+    return wrapped.blk(x.flatten(2).transpose(1, 2), tuple(x.shape[2:]))
+
+
+FAMILIES: dict[str, Callable[[Record], torch.nn.Module]] = {
+    "umamba": umamba, "vmunet": vmunet, "vmunetv2": vmunetv2, "unetv2": unetv2}
 BLOCKS: dict[str, Callable[[Record], torch.nn.Module]] = {
     "Mamba": lambda a: Mamba(a["d_model"], a["d_state"], a["d_conv"], a["expand"]),
     "MambaLayer": lambda a: MambaLayer(a["dim"], a["channel_token"]),
     "BasicResBlock": lambda a: ResBlock(a["input_channels"], a["output_channels"], a["kernel_size"], a["stride"]),
     "UpsampleLayer": lambda a: Upsample(a["input_channels"], a["output_channels"], a["scale"]),
+    "SS2D": lambda a: SS2D(a["d_model"], a["d_state"]),
+    "VSSBlock": lambda a: VSSBlock(a["hidden_dim"]),
+    "PatchEmbed2D": lambda a: PatchEmbed(a["in_chans"], a["embed_dim"], a["patch_size"]),
+    "PatchMerging2D": lambda a: PatchMerging(a["dim"]),
+    "PatchExpand2D": lambda a: PatchExpand(2 * a["dim"], a["dim_scale"]),
+    "Final_PatchExpand2D": lambda a: PatchExpand(a["dim"], a["dim_scale"]),
+    "ChannelAttention then SpatialAttention": lambda a: Wrapped(attend, ca=ChannelAttention(a["in_planes"]),
+                                                                sa=SpatialAttention()),
+    "SDI": lambda a: Wrapped(lambda self, *levels: [self.sdi(levels, anchor) for anchor in range(len(levels))],
+                             sdi=SDI(a["channel"])),
+    "OverlapPatchEmbed": lambda a: Wrapped(lambda self, x: self.pe(x)[0],
+                                           pe=PatchEmbedding(3, a["embed_dim"], a["patch_size"], a["stride"])),
+    "PVTv2 Block": lambda a: Wrapped(pvt_block, blk=PVTBlock(a["dim"], a["heads"], a["mlp_ratio"], a["sr_ratio"])),
 }
 
 
 def network(record: Record) -> torch.nn.Module | None:
     """The module a fixture asks for, None if we have no such network."""
     family, args = record["family"], record["args"]
-    if family == "umamba":
-        return umamba(args).eval()
-    if family == "block" and args["cls"] in BLOCKS:
-        return BLOCKS[args["cls"]](args).eval()
-    return None
+    make = BLOCKS.get(args["cls"]) if family == "block" else FAMILIES.get(family)
+    return None if make is None else make(args).eval()
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------

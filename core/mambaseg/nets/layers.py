@@ -1,4 +1,4 @@
-"""Layers that several networks share: the Mamba layer, and convolutions for either dimension.
+"""Layers that several networks share: the Mamba layer, convolutions for either dimension, drop path.
 
 Letters follow the Mamba paper (arXiv:2312.00752): C model width, E = 2C inner width, N state size, R rank of delta,
 K length of the causal convolution, L number of tokens.
@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from mambaseg.ops import selective_scan
 
-__all__ = ["Mamba", "MambaLayer", "convolution", "delta_bias_init", "instance_norm", "transposed_convolution"]
+__all__ = ["DropPath", "Mamba", "MambaLayer", "as_channels", "convolution", "delta_bias_init", "drop_rates",
+           "init_transformer", "instance_norm", "transposed_convolution"]
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -119,3 +120,49 @@ class MambaLayer(nn.Module):
                 tokens = tokens.transpose(1, 2)
         result: Tensor = tokens.reshape(features.shape).to(features.dtype)
         return result
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv:1603.09382): in training a residual branch is left out for whole samples at random.
+
+    Kept samples are scaled up so that the mean stays; in evaluation nothing happens.
+
+    Parameters
+    ----------
+    rate : probability that a sample loses the branch, 0 <= rate < 1
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """(batch, ...) in, the same shape out."""
+        if not self.training or self.rate == 0:
+            return branch
+        keep = 1 - self.rate
+        kept = torch.empty(branch.shape[0], *(1,) * (branch.ndim - 1), dtype=branch.dtype, device=branch.device)
+        return branch * (kept.bernoulli_(keep) / keep)
+
+    def extra_repr(self) -> str:
+        """The rate, as torch prints modules."""
+        return f"rate={self.rate:.3g}"
+
+
+def drop_rates(greatest: float, depths: Sequence[int]) -> list[list[float]]:
+    """Drop path rates of the blocks of every stage, growing evenly from 0 to `greatest` over all blocks."""
+    rates = iter(torch.linspace(0, greatest, sum(depths), dtype=torch.float64, device="cpu").tolist())
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Initialise one Linear as transformers do (normal, deviation 0.02, bias 0); other modules stay as they are."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)  # cut at +-2, not at +-2 deviations, as in the official code
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def as_channels(image: Tensor, n_channels: int) -> Tensor:
+    """A one-channel image repeated to `n_channels`, (batch, n_channels, H, W); any other image as it is."""
+    return image.expand(-1, n_channels, -1, -1) if image.shape[1] == 1 else image

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mambaseg._errors import ModelError
+from mambaseg._errors import DatasetError, ModelError
 from mambaseg.io.atomic import atomic_path
 from mambaseg.models import Model
 from mambaseg.models.package import save_package
-from mambaseg.nets.registry import build, check_name, config_from_plan
+from mambaseg.nets.registry import PLANAR, build, check_name, config_from_plan
 from mambaseg.plan import Plan
 from mambaseg.plan.fingerprint import measure
 from mambaseg.plan.training import Budget, plan_for_training
@@ -62,13 +62,19 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     report(progress, Progress("Reading", 0, 0, f"Looking through {dataset}"))
     data = open_dataset(Path(dataset), instances)
     work = output.with_name(f"{output.name}.training")
+    if data.ndim == 3 and network in PLANAR:
+        raise DatasetError(f"{network} is a network for 2-D pictures, but {dataset} holds volumes; "
+                           "use umamba-bot or umamba-enc.")
+    n_outputs = 3 if data.instances else len(data.classes)
+    torch.manual_seed(seed)
     plan = _plan(data, work, resume, budget)
+    module = build(network, **config_from_plan(plan, data.n_channels, n_outputs, deep_supervision=True,
+                                               network=network))
+    if hasattr(module, "size_rule"):
+        plan = dataclasses.replace(plan, patch_size=module.size_rule.fit(plan.patch_size))
     cases, validation = (prepare_cases(data, part, plan, progress) for part in (data.train, data.validation))
     settings = Settings(minutes, iterations, optimizer, rate, data.instances, _are_pictures(data), device=device,
                         precision=precision, seed=seed)
-    n_outputs = 3 if data.instances else len(data.classes)
-    torch.manual_seed(seed)
-    module = build(network, **config_from_plan(plan, data.n_channels, n_outputs, deep_supervision=True))
     state = fit(module, cases, validation, plan, settings, work, resume, progress)
     model = _describe(output.name, network, plan, data, settings, state)
     weights = {key: value.cpu() for key, value in module.state_dict().items()}
@@ -124,5 +130,5 @@ def _describe(name: str, network: str, plan: Plan, data: Dataset, settings: Sett
     return Model(
         name=plain, title=name, network=network, plan=plan, classes=data.classes, channels=data.channels, kind=kind,
         description=f"Trained on {len(data.train)} images of {source.get('name', 'your own')}.",
-        network_config=config_from_plan(plan, data.n_channels, n_outputs), licence="not stated",
+        network_config=config_from_plan(plan, data.n_channels, n_outputs, network=network), licence="not stated",
         decoder={} if data.instances else None, training=training, mirror_axes=tuple(range(plan.ndim)))

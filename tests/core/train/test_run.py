@@ -71,6 +71,23 @@ def test_classes_keep_their_names_and_values(tmp_path: Path) -> None:
     assert model.network == "umamba-enc"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["vmunet", "unetv2"])
+def test_the_networks_of_the_other_papers_train_the_same_way(discs: Path, tmp_path: Path, network: str) -> None:
+    model = mambaseg.train(discs, output=tmp_path / "model", network=network, iterations=1)
+    assert model.network == network
+    assert all(side % 32 == 0 for side in model.plan.patch_size)
+    assert mambaseg.segment(mambaseg.read(discs / "images" / "case0.tif"), model).labels.shape == (SIDE, SIDE)
+
+
+def test_a_planar_network_refuses_volumes(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "set", n=1, instances=False)
+    for part, values in (("images", np.uint8), ("labels", np.uint8)):
+        tifffile.imwrite(data / part / "case0.tif", np.ones((8, SIDE, SIDE), values), metadata={"axes": "ZYX"})
+    with pytest.raises(DatasetError, match="umamba-bot"):
+        mambaseg.train(data, output=tmp_path / "model", network="vmunet", iterations=1)
+
+
 def test_cancel_keeps_the_state_and_resume_goes_on(discs: Path, tmp_path: Path) -> None:
     def stop_at_three(progress: Progress) -> None:
         if progress.stage == "Training" and progress.done == 3:
