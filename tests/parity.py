@@ -19,6 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "data" / "parity"))
 import detw
+import parity_losses
 from mambaseg.nets import build, canonical_key, load_official
 from mambaseg.nets.layers import Mamba, MambaLayer
 from mambaseg.nets.pvt import PatchEmbedding, PVTBlock
@@ -246,6 +247,9 @@ def main(arguments: list[str]) -> int:
             status = 1
             print(json.dumps({name: [c._asdict() for c in found if not c.passes]}), file=sys.stderr)
         print(f"{name} {worst.difference:.3g} {worst.tolerance:.3g} {'ok' if worst.passes else 'FAIL'}", flush=True)
+    for item in parity_losses.checks(folder) if not arguments[1:] else ():
+        print(item.line, flush=True)
+        status |= not item.passes
     return status
 
 

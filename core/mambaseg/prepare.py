@@ -22,6 +22,7 @@ OUTSIDE = -1  # label of voxels beyond the nonzero region, as nnU-Net writes it
 _LARGEST = 1e12  # float32 sums of squares stay finite below this
 _MAX_VOXELS = 2**31  # a resampled grid beyond this comes from a wrong spacing, not from a scanner
 _TINY = 1e-8  # nnU-Net's smallest divisor
+_IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # mean and deviation of red, green, blue in 0..1
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,7 @@ def prepare(
         if truth is not None:
             truth[(truth == 0) & ~inside] = OUTSIDE
             inside = truth >= 0  # nnU-Net counts labelled zeros as inside
-    for channel, scheme in enumerate(plan.normalisation):
-        mask = inside if _has_mask(plan, channel) else None
-        intensities = plan.intensities[channel] if channel < len(plan.intensities) else {}
-        normalise(array[channel], scheme, intensities, mask)
+    _normalise_all(array, plan, inside)
     old = None if spacing is None else tuple(float(spacing[axis]) for axis in order)
     new = _target_spacing(old, plan)
     if old is not None and new is not None:
@@ -136,6 +134,21 @@ def uncrop(values: NDArray[Any], prepared: Prepared, outside: float | Sequence[f
         values = whole
     back = np.argsort(prepared.transpose)
     return np.ascontiguousarray(values.transpose(0, *(int(axis) + 1 for axis in back)))
+
+
+def _normalise_all(array: NDArray[np.float32], plan: Plan, inside: NDArray[np.bool_] | None) -> None:
+    """Normalise all channels in place: together where the plan's scheme looks at all of them, else one by one."""
+    joint = next((scheme for scheme in plan.normalisation if scheme in _JOINT_SCHEMES), None)
+    if joint is not None:
+        if set(plan.normalisation) != {joint}:
+            raise ModelError(f"The model asks for normalisation {joint!r} of all channels together, and for another of "
+                             "some; correct its plan.")
+        _JOINT_SCHEMES[joint](array)
+        return
+    for channel, scheme in enumerate(plan.normalisation):
+        mask = inside if _has_mask(plan, channel) else None
+        intensities = plan.intensities[channel] if channel < len(plan.intensities) else {}
+        normalise(array[channel], scheme, intensities, mask)
 
 
 def normalise(
@@ -210,6 +223,25 @@ def _rgb_to_0_1(values: NDArray[np.float32], _: dict[str, float]) -> None:
     values /= 255.0
 
 
+def _minmax_255(array: NDArray[np.float32]) -> None:
+    """0..255 from the smallest to the largest value of all channels, as VM-UNet's authors do; 0 where all are equal."""
+    lowest, highest = float(array.min()), float(array.max())
+    array -= lowest
+    if highest > lowest:
+        array *= 255 / (highest - lowest)
+
+
+def _imagenet(array: NDArray[np.float32]) -> None:
+    """8-bit colours standardised by the mean and deviation of ImageNet's, as U-Net v2's authors do."""
+    if len(array) != len(_IMAGENET):
+        raise ModelError(f"The image has {len(array)} channels, but the model's normalisation takes red, green and "
+                         "blue. Choose the channels, or another model.")
+    _rgb_to_0_1(array, {})
+    for channel, (mean, std) in zip(array, _IMAGENET, strict=True):
+        channel -= mean
+        channel /= std
+
+
 def _nonorm(_: NDArray[np.float32], __: dict[str, float]) -> None:
     """Leave the values as they are."""
 
@@ -218,6 +250,9 @@ _SCHEMES: dict[str, Callable[[NDArray[np.float32], dict[str, float]], None]] = {
     "ct": _ct, "zscore": _zscore, "percentile": _percentile, "rescale_to_0_1": _rescale_to_0_1,
     "rgb_to_0_1": _rgb_to_0_1, "nonorm": _nonorm,
 }
+
+
+_JOINT_SCHEMES: dict[str, Callable[[NDArray[np.float32]], None]] = {"minmax_255": _minmax_255, "imagenet": _imagenet}
 
 
 def _check(

@@ -12,7 +12,7 @@ import typer
 
 import mambaseg
 from mambaseg._errors import Cancelled, UserError
-from mambaseg.cli import bench, demo, evaluate, models, segment, train
+from mambaseg.cli import bench, demo, evaluate, import_, models, segment, train
 from mambaseg.cli._console import say_error
 
 __all__ = ["app", "main"]
@@ -37,6 +37,7 @@ app.command()(demo.demo)
 app.command()(segment.segment)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
+app.command("import")(import_.import_)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 

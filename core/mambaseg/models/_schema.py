@@ -15,7 +15,8 @@ __all__ = ["KINDS", "SCHEMA_VERSION", "check", "plan"]
 
 SCHEMA_VERSION = 1
 KINDS = ("classes", "regions", "instances")
-_NORMALISATIONS = ("ct", "zscore", "percentile", "rescale_to_0_1", "rgb_to_0_1", "nonorm")
+_NORMALISATIONS = ("ct", "zscore", "percentile", "rescale_to_0_1", "rgb_to_0_1", "nonorm", "minmax_255",
+                   "imagenet")
 
 # A package may come from a stranger: these bounds keep a description from asking for more than any machine has.
 _MAX_PATCH_VOXELS = 2**27
@@ -24,6 +25,7 @@ _MAX_CHANNELS = 256
 _MAX_CONFIG_NUMBER = 65536
 _MAX_DEPTH = 64
 _MAX_NESTING = 6
+_MAX_MEMBERS = 32
 
 Check = Callable[[Any], bool]
 
@@ -84,6 +86,11 @@ def _is_parent(value: Any) -> bool:
                              and all(_is_text(entry, 200) for entry in value.values()))
 
 
+def _is_member(value: Any) -> bool:
+    return (isinstance(value, dict) and set(value) == {"network", "network_config", "checksum"}
+            and all(_ENTRIES[name][0](entry) for name, entry in value.items()))
+
+
 _ENTRIES: dict[str, tuple[Check, str]] = {
     "schema_version": (lambda value: _is_int(value, 1), "a whole number"),
     "name": (_is_name, "a short name of letters, digits and -_.()+"),
@@ -104,7 +111,10 @@ _ENTRIES: dict[str, tuple[Check, str]] = {
     "mirror_axes": (lambda value: _is_list(value, lambda axis: _is_int(axis, 0, 2), 0, 3), "a list of axes"),
     "checksum": (lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
                  "a SHA-256 of 64 hexadecimal digits"),
+    "members": (lambda value: _is_list(value, _is_member, 0, _MAX_MEMBERS),
+                f"a list of at most {_MAX_MEMBERS} networks, each with its settings and checksum"),
 }
+_DEFAULTS: dict[str, Any] = {"members": []}  # entries that came after the first models were written
 
 
 def check(values: Any, where: str) -> dict[str, Any]:
@@ -120,6 +130,7 @@ def check(values: Any, where: str) -> dict[str, Any]:
     if _is_int(version, SCHEMA_VERSION + 1):
         raise ModelError(f"{where} has schema version {version}, but this program reads {SCHEMA_VERSION}; "
                          "update mambaseg.")
+    values = _DEFAULTS | values
     _same_keys(values, set(_ENTRIES), where)
     for name, (is_right, expected) in _ENTRIES.items():
         if not is_right(values[name]):

@@ -16,10 +16,25 @@ from mambaseg.plan import Plan
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["KINDS", "Model", "read_model"]
+__all__ = ["KINDS", "Member", "Model", "read_model"]
 
 KINDS = _schema.KINDS
 _MAX_JSON_BYTES = 8 * 2**20  # a model.json is a few KB; more is not one of ours
+
+
+@dataclass(frozen=True)
+class Member:
+    """A further network of an ensemble; shares the plan, classes and channels of its model.
+
+    Parameters
+    ----------
+    network, network_config : as in `Model`
+    checksum : SHA-256 of its weights, ``weights_<k>.safetensors`` with k from 1, hexadecimal; empty: not saved
+    """
+
+    network: str
+    network_config: dict[str, Any]
+    checksum: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,8 @@ class Model:
     schema_version : of `model.json`
     folder : where it was loaded from or saved to; None: not saved
     checksum : SHA-256 of `weights.safetensors`, hexadecimal; empty: not saved
+    members : further networks whose logits are averaged with those of the first; `model.json` has them only where
+        there are any
     """
 
     name: str
@@ -67,6 +84,7 @@ class Model:
     schema_version: int = _schema.SCHEMA_VERSION
     folder: Path | None = None
     checksum: str = ""
+    members: tuple[Member, ...] = ()
 
     @property
     def n_channels(self) -> int:
@@ -84,7 +102,8 @@ class Model:
         """Plain values for `model.json`; `folder` stays out."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "folder"}
         values["plan"] = self.plan.to_json()
-        return values
+        members = values.pop("members")
+        return values | {"members": [dataclasses.asdict(member) for member in members]} if members else values
 
     @classmethod
     def from_json(cls, values: Any, where: str) -> Model:
@@ -99,25 +118,46 @@ class Model:
         if any(axis >= plan.ndim for axis in checked["mirror_axes"]):
             raise ModelError(f'{where}: "mirror_axes" is {list(checked["mirror_axes"])}, but the plan has '
                              f"{plan.ndim} axes; get a fresh copy of the model.")
-        return cls(plan=plan, **checked)
+        members = tuple(Member(**member) for member in checked.pop("members"))
+        return cls(plan=plan, members=members, **checked)
+
+    @property
+    def parts(self) -> dict[str, Model]:
+        """Each network of the ensemble as a model of its own, by the name of its weights file; the first is `self`."""
+        alone = {f"weights_{index}.safetensors": dataclasses.replace(
+            self, network=member.network, network_config=member.network_config, checksum=member.checksum, members=())
+            for index, member in enumerate(self.members, 1)}
+        return {"weights.safetensors": self, **alone}
 
     def build(self) -> nn.Module:
-        """The network in eval mode, float32, on the CPU, with the trained weights.
+        """The first network in eval mode, float32, on the CPU, with the trained weights; of most models the only one.
 
         Raises
         ------
         ModelError : the model was never saved, or its weights do not fit the network
         """
+        return self._build("weights.safetensors", self)
+
+    def build_all(self) -> list[nn.Module]:
+        """All networks of the ensemble, as `build` gives the first."""
+        return [self._build(file, part) for file, part in self.parts.items()]
+
+    def _build(self, file: str, part: Model) -> nn.Module:
         from mambaseg.models import _weights  # torch comes only when weights are wanted
 
         if self.folder is None:
             raise ModelError(f'Model "{self.name}" has no folder with weights; save it with save_package first.')
-        return _weights.build_with_weights(self, self.folder / "weights.safetensors")
+        return _weights.build_with_weights(part, self.folder / file)
 
     @functools.cached_property
     def built(self) -> nn.Module:
         """The network of `build`, made at the first use and kept, so that many images cost one loading."""
         return self.build()
+
+    @functools.cached_property
+    def built_all(self) -> list[nn.Module]:
+        """The networks of `build_all`, made at the first use and kept."""
+        return [self.built, *(self._build(file, part) for file, part in list(self.parts.items())[1:])]
 
 
 def read_model(folder: Path) -> Model:

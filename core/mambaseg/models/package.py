@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 from mambaseg._errors import ModelError
 from mambaseg.models import _weights
 from mambaseg.models.card import card
-from mambaseg.models.model import Model, read_model
-from mambaseg.nets.registry import PATCH_BOUND
+from mambaseg.models.model import Member, Model, read_model
+from mambaseg.nets.registry import ANY_SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["FILES", "Model", "check_package", "load_package", "make_test_input", "run_test", "save_package"]
 
+# Of a package with one network; further ones are in weights_1.safetensors, weights_2.safetensors, ...
 FILES = ("weights.safetensors", "test_input.npy", "test_output.npy", "README.md", "model.json")
+_FURTHER_WEIGHTS = "weights_[0-9]*.safetensors"
 _READY = ".ready"  # a complete new version inside an old package, about to take its place
 
 
@@ -77,7 +79,7 @@ def run_test(network: nn.Module, test_input: NDArray[Any]) -> NDArray[np.float32
 
 def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tensor],
                  test_input: NDArray[Any] | None = None, test_output: NDArray[Any] | None = None, *,
-                 half: bool = False) -> Model:
+                 half: bool = False, members: Sequence[Mapping[str, Tensor]] = ()) -> Model:
     """Save a model as a package; whatever moment the program dies, the old package or the whole new one is there.
 
     Parameters
@@ -85,6 +87,8 @@ def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tens
     folder : where to; made if absent. A package in it is replaced, other files in it stay
     model : what to write; its `folder` and `checksum` are ignored
     state_dict : of the network that `model.network` and `model.network_config` build
+    members : state dictionaries of the further networks of an ensemble, in the order of ``model.members``; where the
+        model names none, they are networks like the first
     test_input : (1, channel, *spatial); None: `make_test_input`
     test_output : logits for `test_input`, (1, output, *spatial); None: computed with the weights as stored
     half : store floating-point weights as float16 (loaded as float32 again)
@@ -105,7 +109,8 @@ def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tens
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(staging.parent, folder.name)
         staging.mkdir()
-        saved = _write_files(staging, model, state_dict, test_input, test_output, half)
+        saved = _write_files(staging, _with_members(model, len(members)), [state_dict, *members], test_input,
+                             test_output, half)
         _publish(staging, folder)
     except OSError as error:
         raise ModelError(f"The model package cannot be written to {folder} ({error.strerror}); "
@@ -129,11 +134,12 @@ def load_package(folder: Path | str) -> Model:
         raise ModelError(f"The replacement of {folder} was interrupted and cannot be finished ({error.strerror}); "
                          "make the folder writable and try again.") from error
     model = read_model(folder)
-    weights = folder / "weights.safetensors"
-    _weights.check_weights(weights, model)
-    if _weights.sha256(weights) != model.checksum:
-        raise ModelError(f"{weights} is not what it was when the model was saved (its checksum differs from the one "
-                         "in model.json); get a fresh copy of the model.")
+    for file, part in model.parts.items():
+        weights = folder / file
+        _weights.check_weights(weights, part)
+        if _weights.sha256(weights) != part.checksum:
+            raise ModelError(f"{weights} is not what it was when the model was saved (its checksum differs from the "
+                             "one in model.json); get a fresh copy of the model.")
     return model
 
 
@@ -157,14 +163,14 @@ def check_package(model: Model) -> float:
     sides = _test_sides(model)
     given = _read_array(model.folder / "test_input.npy", (1, model.n_channels, *sides))
     expected = _read_array(model.folder / "test_output.npy", (1, model.n_outputs, *sides))
-    difference = np.abs(run_test(model.build(), given) - expected.astype(np.float32))
+    difference = np.abs(_mean_test(model, given) - expected.astype(np.float32))
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
 def _test_sides(model: Model) -> tuple[int, ...]:
     """Voxels per axis of the test arrays."""
     plan = model.plan
-    if model.network in PATCH_BOUND:
+    if model.network not in ANY_SIZE:
         return plan.patch_size
     strides = [math.prod(steps) for steps in zip(*plan.strides, strict=True)]
     return tuple(min(side, 2 * stride) for side, stride in zip(plan.patch_size, strides, strict=True))
@@ -178,25 +184,49 @@ def _sweep(parent: Path, name: str) -> None:
             shutil.rmtree(path)
 
 
-def _write_files(folder: Path, model: Model, state_dict: Mapping[str, Tensor], test_input: NDArray[Any] | None,
+def _with_members(model: Model, n_members: int) -> Model:
+    """The model with as many members as there are weights for."""
+    members = model.members or (Member(model.network, model.network_config),) * n_members
+    if len(members) != n_members:
+        raise ModelError(f'Model "{model.name}" names {len(members)} further networks, but weights of {n_members} were '
+                         "given; give a state dictionary for each.")
+    return dataclasses.replace(model, members=members)
+
+
+def _mean_test(model: Model, test_input: NDArray[Any]) -> NDArray[np.float32]:
+    """Logits for a test input, averaged over the networks of an ensemble; one of them in memory at a time."""
+    total: NDArray[np.float32] | None = None
+    for file, part in model.parts.items():
+        network = _weights.build_with_weights(part, (model.folder or Path()) / file)
+        logits = run_test(network, test_input)
+        total = logits if total is None else total + logits
+    return np.asarray(total, np.float32) / np.float32(len(model.parts))
+
+
+def _write_files(folder: Path, model: Model, states: Sequence[Mapping[str, Tensor]], test_input: NDArray[Any] | None,
                  test_output: NDArray[Any] | None, half: bool) -> Model:
-    """Write the five files, each flushed to the disk; returns the model as it will be loaded."""
-    weights = folder / "weights.safetensors"
-    _weights.write_weights(weights, state_dict, half)
-    described = dataclasses.replace(model, checksum=_weights.sha256(weights))
+    """Write all files, each flushed to the disk; returns the model as it will be loaded."""
+    checksums = []
+    for file, state_dict in zip(model.parts, states, strict=True):
+        _weights.write_weights(folder / file, state_dict, half)
+        checksums.append(_weights.sha256(folder / file))
+    members = tuple(dataclasses.replace(member, checksum=checksum)
+                    for member, checksum in zip(model.members, checksums[1:], strict=True))
+    described = dataclasses.replace(model, checksum=checksums[0], members=members)
     values = json.loads(json.dumps(described.to_json(), allow_nan=False))
     described = dataclasses.replace(Model.from_json(values, "The model to save"), folder=folder)
-    network = described.build()  # also checks that the weights fit
+    for file, part in described.parts.items():
+        _weights.check_weights(folder / file, part)
     if test_input is None:
         test_input = make_test_input(described)
     if test_output is None:
-        test_output = run_test(network, test_input)
+        test_output = _mean_test(described, test_input)
     stored = test_input.astype(np.float16)
     np.save(folder / "test_input.npy", stored if np.array_equal(stored, test_input) else test_input, allow_pickle=False)
     np.save(folder / "test_output.npy", test_output.astype(np.float32), allow_pickle=False)
     (folder / "README.md").write_text(card(described), encoding="utf-8")
     (folder / "model.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name in FILES:
+    for name in {*FILES, *described.parts}:
         _flush(folder / name)
     _flush(folder)
     return described
@@ -218,9 +248,14 @@ def _finish(folder: Path) -> None:
     ready = folder / _READY
     if not ready.is_dir():
         return
-    for name in FILES:
+    further = sorted(path.name for path in ready.glob(_FURTHER_WEIGHTS))
+    for name in (*further, *FILES):
         if (ready / name).exists():
             (ready / name).replace(folder / name)
+    known = read_model(folder).parts
+    for path in folder.glob(_FURTHER_WEIGHTS):  # of a former, larger ensemble
+        if path.name not in known:
+            path.unlink()
     ready.rmdir()
     _flush(folder)
 

@@ -97,7 +97,7 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     for index, (frame, seen) in enumerate(zip(matched.frames(), given.frames(), strict=True)):
         series.index = index
         probabilities = predict(
-            [model.built], frame, spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
+            model.built_all, frame, spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
             mirror_axes=model.mirror_axes if tta else (), device=device, precision=precision, roi=roi, focus=focus,
             progress=series)
         labels, table = _finish(probabilities, model, given, seen, spacing, is_slicewise)
@@ -105,7 +105,10 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     labels, kept, table = _join(frames, given.has_time)
     settings = {"device": str(choose_device(device)), "tta": tta, "roi": _plain(roi),
                 "precision": str(choose_precision(precision, choose_device(device))).removeprefix("torch.")}
-    record = {"program": describe_program(), "model": describe_model(model), "image": describe_image(given),
+    described = describe_model(model)
+    if model.members:
+        described["members"] = [member.checksum for member in model.members]
+    record = {"program": describe_program(), "model": described, "image": describe_image(given),
               "settings": settings, "n_bad_values": n_bad, **_counts(labels, table, model), "notes": notes,
               "seconds": watch.seconds, "peak_memory_bytes": watch.peak_memory_bytes}
     return Segmentation(labels, kept, table, record, given)

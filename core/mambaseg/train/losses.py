@@ -18,7 +18,7 @@ _SMOOTH = 1e-5
 
 
 def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = False,
-                       ignore_label: int | None = None) -> Tensor:
+                       ignore_label: int | None = None, dice_weight: float = 1.0) -> Tensor:
     """Cross entropy minus mean soft Dice of the foreground classes; -1 is perfect.
 
     Parameters
@@ -27,6 +27,7 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = False,
     target : integer class per voxel, (batch, 1, *S)
     batch_dice : Dice over the batch as one, else per sample
     ignore_label : voxels of this value count in neither term; a batch without any other gives zero gradients
+    dice_weight : of the Dice term
     """
     logits = _wide(logits)
     classes = target[:, 0].long()
@@ -36,7 +37,7 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = False,
     probabilities = logits.softmax(1)[:, 1:]
     truth = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1)[:, 1:].to(logits.dtype)
     mask = None if valid is None else valid[:, None].to(logits.dtype)
-    dice = _soft_dice(probabilities, truth, mask, batch_dice).mean()
+    dice = dice_weight * _soft_dice(probabilities, truth, mask, batch_dice).mean()
     if valid is None:
         return functional.cross_entropy(logits, classes) - dice
     voxelwise = functional.cross_entropy(logits, classes, reduction="none")
@@ -77,11 +78,12 @@ def _soft_dice(probabilities: Tensor, truth: Tensor, mask: Tensor | None, batch_
     axes = tuple(range(2, probabilities.ndim))
     if mask is not None:
         probabilities, truth = probabilities * mask, truth * mask
-    overlap = (probabilities * truth).sum(axes)
-    total = probabilities.sum(axes) + truth.sum(axes)
+    # In single precision for double-precision networks too: nnU-Net's numbers, to the last digit
+    overlap, predicted, true = (value.sum(axes, dtype=torch.float32)
+                                for value in (probabilities * truth, probabilities, truth))
     if batch_dice:
-        overlap, total = overlap.sum(0), total.sum(0)
-    return (2 * overlap + _SMOOTH) / (total + _SMOOTH).clamp(min=1e-8)
+        overlap, predicted, true = overlap.sum(0), predicted.sum(0), true.sum(0)
+    return (2 * overlap + _SMOOTH) / (true + predicted + _SMOOTH).clamp(min=1e-8)
 
 
 def deep_supervision_weights(n_outputs: int) -> tuple[float, ...]:
