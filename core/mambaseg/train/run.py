@@ -17,6 +17,7 @@ from mambaseg.io.atomic import atomic_path
 from mambaseg.models import Model
 from mambaseg.models.package import save_package
 from mambaseg.nets.registry import PLANAR, build, check_name, config_from_plan
+from mambaseg.nets.sizes import SizeRule
 from mambaseg.plan import Plan
 from mambaseg.plan.fingerprint import measure
 from mambaseg.plan.training import Budget, plan_for_training
@@ -70,8 +71,9 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     plan = _plan(data, work, resume, budget)
     module = build(network, **config_from_plan(plan, data.n_channels, n_outputs, deep_supervision=True,
                                                network=network))
-    if hasattr(module, "size_rule"):
-        plan = dataclasses.replace(plan, patch_size=module.size_rule.fit(plan.patch_size))
+    rule = getattr(module, "size_rule", None)
+    if isinstance(rule, SizeRule):
+        plan = dataclasses.replace(plan, patch_size=rule.fit(plan.patch_size))
     cases, validation = (prepare_cases(data, part, plan, progress) for part in (data.train, data.validation))
     settings = Settings(minutes, iterations, optimizer, rate, data.instances, _are_pictures(data), device=device,
                         precision=precision, seed=seed)
