@@ -14,6 +14,7 @@ import mambaseg
 from mambaseg._errors import Cancelled, UserError
 from mambaseg.cli import bench, demo, evaluate, import_, models, segment, train
 from mambaseg.cli._console import say_error
+from mambaseg.cli._engine import stop_talking
 
 __all__ = ["app", "main"]
 
@@ -58,7 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process: 0 done, 2 wrong use or unusable input, 130 cancelled."""
     warnings.simplefilter("ignore")  # for developers; what matters to the user is raised or noted in the record
     logging.captureWarnings(capture=True)
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    status = run(sys.argv[1:] if arguments is None else arguments)
+    stop_talking()
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 from mambaseg.cli._console import say_error
 
-__all__ = ["start_engine"]
+__all__ = ["start_engine", "stop_talking"]
+
+_is_over = threading.Event()
 
 
 def start_engine(*, training: bool = False, is_quiet: bool = False) -> None:
@@ -13,4 +17,14 @@ def start_engine(*, training: bool = False, is_quiet: bool = False) -> None:
     from mambaseg.ops import warm_up
 
     keep_freed_memory()
-    warm_up(background=True, on_message=None if is_quiet else say_error, training=training)
+    warm_up(background=True, on_message=None if is_quiet else _say, training=training)
+
+
+def stop_talking() -> None:
+    """The command has said its last word: what still compiles does so silently."""
+    _is_over.set()
+
+
+def _say(message: str) -> None:
+    if not _is_over.is_set():
+        say_error(message)

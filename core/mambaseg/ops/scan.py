@@ -134,7 +134,7 @@ def warm_up(
 
     Parameters
     ----------
-    background : compile in a daemon thread and return at once
+    background : compile in a thread of its own and return at once; the process does not end before it has
     on_message : called with one sentence before a compilation that takes seconds, and one after it; from that thread
     training : the backward kernels too
 

@@ -270,7 +270,8 @@ def warm_up_kernels(background: bool, on_message: Callable[[str], None] | None, 
         if errors:
             raise errors[0]
 
-    thread = threading.Thread(target=compile_all, name="mambaseg-warm-up", daemon=True)
+    # no daemon: torch aborts a process that ends while one of its kernels runs in another thread
+    thread = threading.Thread(target=compile_all, name="mambaseg-warm-up")
     thread.start()
     if not background:
         wait()
