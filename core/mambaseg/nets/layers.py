@@ -16,7 +16,7 @@ from torch.nn import functional
 from mambaseg.ops import selective_scan
 
 __all__ = ["DropPath", "Mamba", "MambaLayer", "as_channels", "convolution", "delta_bias_init", "drop_rates",
-           "init_transformer", "instance_norm", "transposed_convolution"]
+           "init_transformer", "instance_norm", "scan_tokens", "transposed_convolution"]
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -110,16 +110,21 @@ class MambaLayer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (batch, C, *S) in, the same shape and dtype out."""
-        with torch.autocast(features.device.type, enabled=False):
-            wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-            tokens = wide.flatten(2)  # (batch, C, voxels): channel tokens
-            if not self.channel_tokens:
-                tokens = tokens.transpose(1, 2)  # (batch, voxels, C): patch tokens, row-major
-            tokens = self.mamba(self.norm(tokens))
-            if not self.channel_tokens:
-                tokens = tokens.transpose(1, 2)
-        result: Tensor = tokens.reshape(features.shape).to(features.dtype)
-        return result
+        return scan_tokens(features, self.norm, self.mamba, self.channel_tokens)
+
+
+def scan_tokens(features: Tensor, norm: nn.Module, mamba: nn.Module, channel_tokens: bool = False) -> Tensor:
+    """A feature map (batch, C, *S) as tokens through `norm` and `mamba`; see `MambaLayer`."""
+    with torch.autocast(features.device.type, enabled=False):
+        wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+        tokens = wide.flatten(2)  # (batch, C, voxels): channel tokens
+        if not channel_tokens:
+            tokens = tokens.transpose(1, 2)  # (batch, voxels, C): patch tokens, row-major
+        tokens = mamba(norm(tokens))
+        if not channel_tokens:
+            tokens = tokens.transpose(1, 2)
+    result: Tensor = tokens.reshape(features.shape).to(features.dtype)
+    return result
 
 
 class DropPath(nn.Module):

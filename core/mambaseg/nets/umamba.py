@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mambaseg.nets.layers import Mamba, MambaLayer, convolution, instance_norm, transposed_convolution
+from mambaseg.nets.layers import Mamba, MambaLayer, convolution, instance_norm, scan_tokens, transposed_convolution
 
 __all__ = ["BasicBlock", "ResBlock", "UMamba", "Upsample"]
 
@@ -278,10 +278,7 @@ class UMamba(nn.Module):
         if hasattr(self, "mamba_layer"):
             return self.mamba_layer(features)  # type: ignore[no-any-return]  # nn.Module calls are untyped
         if hasattr(self, "mamba"):
-            with torch.autocast(features.device.type, enabled=False):
-                wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-                tokens = self.mamba(self.ln(wide.flatten(2).transpose(1, 2)))
-            return tokens.transpose(1, 2).reshape(features.shape).to(features.dtype)  # type: ignore[no-any-return]
+            return scan_tokens(features, self.ln, self.mamba)
         return features
 
     def _initialise(self, zero_last_norm: bool) -> None:

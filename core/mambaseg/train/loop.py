@@ -119,7 +119,6 @@ class _Run:
         self.rate = rate
         self.optimizer = optimizer(settings.optimizer, network.parameters(), rate)
         self.state = Checkpoint(network.state_dict(), self.optimizer.state_dict())
-        self.strides = plan.strides
         folder.mkdir(parents=True, exist_ok=True)
         if resume and (folder / "last.pt").is_file():
             self.state = load_checkpoint(folder / "last.pt")
@@ -165,7 +164,7 @@ class _Run:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             outputs = self.network(batch.image.to(self.device))
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        targets = downsample_target(batch.target.to(self.device), self.strides, len(outputs))
+        targets = downsample_target(batch.target.to(self.device), self.plan.strides, len(outputs))
         loss = deep_supervision_loss(outputs, targets, self.plan.batch_dice)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
