@@ -23,7 +23,7 @@ from baseline import baseline_f1
 
 from mambaseg.instances import Decoder
 from mambaseg.metrics import average_precision, f1
-from mambaseg.models import Model
+from mambaseg.models import Model, load_model
 from mambaseg.models.package import save_package
 from mambaseg.nets import build, config_from_plan
 from mambaseg.plan import Plan
@@ -101,7 +101,8 @@ RECIPES = {
         Settings(optimizer="adamw", rate=1e-3, instances=True, pictures=True), weigh_kinds, describe_nuclei),
     "hippocampus-mri": Recipe(
         plan_of(3, (20, 40, 80, 160), patch_size=(40, 56, 40), batch_size=4, spacing=(1.0, 1.0, 1.0)),
-        Settings(optimizer="adamw", rate=1e-3, mirror_axes=(2,)),  # left and right; the others tell front from back
+        # mirrored left and right only: the other axes tell front from back
+        Settings(optimizer="adamw", rate=1e-3, mirror_axes=(2,), average=0.995),
         lambda cases, info: None, describe_hippocampus),
 }
 
@@ -187,15 +188,20 @@ def main() -> int:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--start", metavar="MODEL", help="weights to begin with: a bundled name or a package")
+    parser.add_argument("--rate", type=float, help="learning rate at the start; left out: the recipe's")
     given = parser.parse_args()
     recipe, work = RECIPES[given.name], given.runs / given.name
-    settings = dataclasses.replace(recipe.settings, minutes=given.minutes, iterations=given.iterations)
+    settings = dataclasses.replace(recipe.settings, minutes=given.minutes, iterations=given.iterations,
+                                   rate=given.rate or recipe.settings.rate)
     data = open_dataset(given.data)
     cases, validation = (prepare_cases(data, part, recipe.plan) for part in (data.train, data.validation))
     for part in (cases, validation):
         recipe.weigh(part, data.info)
     torch.manual_seed(0)
     network = build(NETWORK, **config_from_plan(recipe.plan, data.n_channels, 3, deep_supervision=True))
+    if given.start:
+        network.load_state_dict(load_model(given.start).built.state_dict())
     state = fit(network, cases, validation, recipe.plan, settings, work, given.resume, Log())
     model = package(given.name, recipe, data, given.data, state, network, work)
     print(json.dumps(model.scores, indent=2))

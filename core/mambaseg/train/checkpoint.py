@@ -25,6 +25,7 @@ class Checkpoint:
     elapsed_s : seconds spent training, over all sessions
     best_score : highest validation Dice so far
     history : a dictionary per validation: iteration, elapsed_s, loss, score, rate
+    average : running mean of the weights; empty: none is kept
     """
 
     weights: dict[str, Any]
@@ -33,6 +34,7 @@ class Checkpoint:
     elapsed_s: float = 0.0
     best_score: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
+    average: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

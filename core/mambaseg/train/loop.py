@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ class Settings:
     mirror_axes : spatial axes that augmentation may mirror; None: all. Leave out those that tell classes apart
     validate_every : iterations between validations and between entries of the history
     n_validation_batches : fixed patches that validation looks at, in batches
+    average : decay of a running mean of the weights, which is then what is judged and kept; 0: the weights themselves
     """
 
     minutes: float | None = None
@@ -57,6 +60,7 @@ class Settings:
     seed: int = 0
     validate_every: int = 100
     n_validation_batches: int = 8
+    average: float = 0.0
 
     def share_done(self, iteration: int, elapsed_s: float) -> float:
         """How much of the run is over, 0 to 1."""
@@ -124,6 +128,9 @@ class _Run:
             self.state = load_checkpoint(folder / "last.pt")
             network.load_state_dict(self.state.weights)
             self.optimizer.load_state_dict(self.state.optimizer)
+        self.kept = copy.deepcopy(network) if settings.average else network  # what is judged and kept
+        if self.state.average:
+            self.kept.load_state_dict(self.state.average)
         self.validation = fixed_batches(
             PatchSampler(validation, plan, seed=1234, margin=False, reflect=settings.pictures),
             settings.n_validation_batches, settings.instances) if validation else []
@@ -171,7 +178,16 @@ class _Run:
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
             return None
         self.optimizer.step()
+        if self.kept is not self.network:
+            self._follow()
         return float(loss.detach())
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the mean of the weights towards them; quickly at first, when they still change much."""
+        decay = min(self.settings.average, (1 + self.state.iteration) / (10 + self.state.iteration))
+        for mean, weight in zip(self.kept.state_dict().values(), self.network.state_dict().values(), strict=True):
+            mean.lerp_(weight, 1 - decay) if mean.is_floating_point() else mean.copy_(weight)
 
     def _validate(self, losses: list[float]) -> None:
         """Score on the fixed patches; keep the weights if they are the best so far."""
@@ -186,15 +202,15 @@ class _Run:
         if entry.get("score", 1.0) > state.best_score or not self.validation:
             state.best_score = entry.get("score", -1.0)
             self._capture()
-            save_checkpoint(self.folder / "best.pt", state)
+            save_checkpoint(self.folder / "best.pt", dataclasses.replace(state, weights=self.kept.state_dict()))
 
     @torch.inference_mode()
     def _score(self) -> float:
-        self.network.eval()
+        self.kept.eval()
         counts: Tensor | None = None
         for batch in self.validation:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                outputs = self.network(batch.image.to(self.device))
+                outputs = self.kept(batch.image.to(self.device))
             logits = outputs[0] if isinstance(outputs, list) else outputs
             found = hard_dice_counts(logits, batch.target.to(self.device))
             counts = found if counts is None else counts + found
@@ -216,6 +232,7 @@ class _Run:
     def _capture(self) -> None:
         self.state.weights = self.network.state_dict()
         self.state.optimizer = self.optimizer.state_dict()
+        self.state.average = self.kept.state_dict() if self.kept is not self.network else {}
 
     def save(self) -> None:
         """Write the present state as ``last.pt``."""
