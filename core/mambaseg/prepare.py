@@ -14,6 +14,7 @@ from scipy import ndimage
 from mambaseg._errors import DatasetError, ImageError, ModelError
 from mambaseg.plan.plan import Plan
 from mambaseg.resample import resample, resample_labels, resampled_shape
+from mambaseg.resize import resize, resize_labels, unresize
 
 __all__ = ["Prepared", "normalise", "prepare", "resample_back", "restore", "uncrop"]
 
@@ -41,6 +42,7 @@ class Prepared:
     spacing : voxel size of the frame per axis, None where it is not known
     plan_spacing : voxel size of `array` per axis, None where nothing was resampled
     n_replaced : voxel values that were NaN or infinite and were replaced by the smallest finite one
+    fit : how `array` came to its size, as in the plan
     """
 
     array: NDArray[np.float32]
@@ -51,6 +53,7 @@ class Prepared:
     spacing: tuple[float, ...] | None
     plan_spacing: tuple[float, ...] | None
     n_replaced: int = 0
+    fit: str = "windows"
 
     @property
     def shape_after_crop(self) -> tuple[int, ...]:
@@ -62,6 +65,8 @@ def prepare(
     frame: NDArray[Any], spacing: Sequence[float] | None, plan: Plan, labels: NDArray[Any] | None = None
 ) -> Prepared:
     """The frame as the network wants it: transposed, cropped, normalised, resampled - in this order, as nnU-Net does.
+
+    Where the plan resizes whole pictures, that takes the place of the resampling.
 
     Parameters
     ----------
@@ -95,9 +100,12 @@ def prepare(
     _normalise_all(array, plan, inside)
     old = None if spacing is None else tuple(float(spacing[axis]) for axis in order)
     new = _target_spacing(old, plan)
-    if old is not None and new is not None:
+    if plan.fit != "windows":
+        array = resize(array, plan.patch_size, plan.fit)
+        truth = None if truth is None else resize_labels(truth, plan.patch_size, plan.fit)
+    elif old is not None and new is not None:
         array, truth = _resample_case(array, truth, old, new)
-    return Prepared(array, truth, order, shape, crop, old, new, n_replaced)
+    return Prepared(array, truth, order, shape, crop, old, new, n_replaced, plan.fit)
 
 
 def restore(
@@ -120,6 +128,8 @@ def restore(
 
 def resample_back(values: NDArray[Any], prepared: Prepared, order: int = 1) -> NDArray[Any]:
     """Values (K, *spatial) on the prepared grid, on the grid after cropping; see `restore`."""
+    if prepared.fit != "windows":
+        return unresize(values, prepared.shape_after_crop, prepared.fit)
     if prepared.spacing is None or prepared.plan_spacing is None:
         return values
     return resample(values, prepared.shape_after_crop, prepared.plan_spacing, prepared.spacing, order)
@@ -341,7 +351,7 @@ def _bounding_box(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
 
 def _target_spacing(spacing: tuple[float, ...] | None, plan: Plan) -> tuple[float, ...] | None:
     """The plan's spacing for all axes of the frame; axes that a 2-D plan does not know keep their own."""
-    if spacing is None or plan.spacing is None:
+    if spacing is None or plan.spacing is None or plan.fit != "windows":
         return None
     return (*spacing[: len(spacing) - len(plan.spacing)], *plan.spacing)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mambaseg._errors import ModelError
 from mambaseg.plan import Plan
+from mambaseg.plan.plan import FITS
 
 __all__ = ["KINDS", "SCHEMA_VERSION", "check", "plan"]
 
@@ -114,7 +115,9 @@ _ENTRIES: dict[str, tuple[Check, str]] = {
     "members": (lambda value: _is_list(value, _is_member, 0, _MAX_MEMBERS),
                 f"a list of at most {_MAX_MEMBERS} networks, each with its settings and checksum"),
 }
-_DEFAULTS: dict[str, Any] = {"members": []}  # entries that came after the first models were written
+# Entries that came after the first models were written
+_DEFAULTS: dict[str, Any] = {"members": []}
+_PLAN_DEFAULTS: dict[str, Any] = {"fit": "windows"}
 
 
 def check(values: Any, where: str) -> dict[str, Any]:
@@ -142,6 +145,7 @@ def check(values: Any, where: str) -> dict[str, Any]:
 def plan(values: dict[str, Any], channels: tuple[str, ...], where: str) -> Plan:
     """The plan in `model.json`, every entry checked against the number of axes and channels."""
     known = {item.name for item in dataclasses.fields(Plan)}
+    values = _PLAN_DEFAULTS | values
     _same_keys(values, known, where, "plan.")
     ndim = values["ndim"]
     if ndim not in (2, 3):
@@ -188,6 +192,7 @@ def _plan_entries(ndim: int, n_channels: int) -> dict[str, tuple[Check, str]]:
         "intensities": (lambda value: not value or per_channel(value, _is_record), "statistics per channel"),
         "crop_to_nonzero": (lambda value: isinstance(value, bool), "true or false"),
         "batch_dice": (lambda value: isinstance(value, bool), "true or false"),
+        "fit": (lambda value: value in FITS, "one of " + ", ".join(FITS)),
     }
 
 

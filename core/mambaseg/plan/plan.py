@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Plan"]
+__all__ = ["FITS", "Plan"]
+
+FITS = ("windows", "bilinear", "antialias", "cubic")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Plan:
     crop_to_nonzero : cut away the all-zero rim before normalising (nnU-Net); False for microscopy
     features_per_stage, kernel_sizes, strides, n_blocks_encoder, n_blocks_decoder : size of the network, per stage
     batch_dice : Dice over the whole batch rather than per sample
+    fit : how an image meets the patch, one of `FITS`. "windows": overlapping windows of the patch's size. The others
+        resize the whole picture, or each slice of a volume, to the patch and the result back: "bilinear" and "cubic"
+        without, "antialias" with smoothing where a picture shrinks; see `mambaseg.resample.resize`
     """
 
     ndim: int
@@ -48,6 +53,7 @@ class Plan:
     intensities: tuple[dict[str, float], ...] = ()
     crop_to_nonzero: bool = True
     batch_dice: bool = False
+    fit: str = "windows"
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary of lists and numbers, for `model.json`."""

@@ -62,7 +62,8 @@ def match_axes(image: Image, model: Model, notes: list[str]) -> bool:
         raise ModelError(f"{_name(image)} is a 2-D picture, but {model.title} takes 3-D volumes; give a volume or "
                          "choose a 2-D model.")
     patch = model.plan.patch_size
-    if any(2 * size < side for size, side in zip(image.grid.shape[-len(patch):], patch, strict=True)):
+    if model.plan.fit == "windows" and any(
+            2 * size < side for size, side in zip(image.grid.shape[-len(patch):], patch, strict=True)):
         notes.append("The image is much smaller than what the model looks at at once; it was padded, and the result "
                      "may be poor.")
     is_slicewise = image.ndim > model.plan.ndim
