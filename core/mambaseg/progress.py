@@ -7,7 +7,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Clock", "Progress", "ProgressCallback", "report"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Clock", "Preview", "Progress", "ProgressCallback", "report"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Provisional classes of the part of an image that was just segmented.
+
+    Parameters
+    ----------
+    labels : uint8, one axis a spatial axis of the image, in its order; class numbers, for objects 1 inside one and 0
+        outside. Later pieces overlap earlier ones and are the better guess
+    start : voxel of the image where ``labels[0, ...]`` lies, one number an axis
+    frame : time point, None where the image has no time axis
+    """
+
+    labels: NDArray[np.uint8]
+    start: tuple[int, ...]
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -19,7 +39,8 @@ class Progress:
     stage : what is going on, one plain word or two ("Segmenting", "Training")
     done, total : units of work finished and planned (windows, iterations); ``total`` 0 means not known yet
     message : a sentence for people, without numbers that `done` and `total` already hold
-    preview : stage-specific partial result (labels so far, the latest losses) or None; not to be changed
+    preview : stage-specific partial result (a `Preview` while segmenting, the latest losses while training) or None;
+        not to be changed
     seconds_left : estimate in seconds, None while there is no basis for one (the first two seconds)
     """
 

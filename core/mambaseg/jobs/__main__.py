@@ -1,0 +1,5 @@
+"""`python -m mambaseg.jobs`: the child process of a `Worker`."""
+
+from mambaseg.jobs.child import main
+
+main()

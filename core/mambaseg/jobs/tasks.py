@@ -1,0 +1,83 @@
+"""What a worker can do, by name. Each task runs in the child process; torch comes only when one is called.
+
+A task takes the request (plain values), the job's folder and a progress callback, whose `Cancelled` it lets through,
+and returns plain values. Requests name models as the shell does and images by what `write_image` returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mambaseg.jobs.images import read_image
+from mambaseg.jobs.results import write_result
+from mambaseg.progress import Progress, ProgressCallback, report
+
+if TYPE_CHECKING:
+    from mambaseg.models import Model
+
+__all__ = ["TASKS"]
+
+Task = Callable[[dict[str, Any], Path, ProgressCallback], dict[str, Any]]
+
+_N_MODELS_KEPT = 2
+
+_models: dict[str, Model] = {}  # by checksums, the one used last at the end
+
+
+def warm(request: dict[str, Any], folder: Path, progress: ProgressCallback) -> dict[str, Any]:
+    """Load torch and compile the scan, so that the first segmentation need not.
+
+    Request: ``model`` (optional) is loaded too.
+    """
+    report(progress, Progress("Preparing", 0, 0))
+    _start_engine()
+    from mambaseg.ops import warm_up
+
+    warm_up(background=False, training=False)()
+    if request.get("model"):
+        report(progress, Progress("Preparing", 0, 0))
+        _ = _model(request["model"]).built_all
+    return {}
+
+
+def segment(request: dict[str, Any], folder: Path, progress: ProgressCallback) -> dict[str, Any]:
+    """Labels of an image, as `mambaseg.segment` gives them.
+
+    Request: ``model`` and ``image``; optional and as for `mambaseg.segment`: ``device``, ``precision``, ``tta``,
+    ``roi``, ``focus``, ``keep_probabilities``; ``preview`` false leaves the previews out.
+    """
+    report(progress, Progress("Preparing", 0, 0))
+    _start_engine()
+    import mambaseg
+
+    names = ("device", "precision", "tta", "roi", "focus", "keep_probabilities")
+    options = {name: request[name] for name in names if request.get(name) is not None}
+    result = mambaseg.segment(read_image(folder, request["image"]), _model(request["model"]), progress=progress,
+                              **options)
+    return write_result(folder, result)
+
+
+def _start_engine() -> None:
+    """What a process that computes sets up first; nothing the second time."""
+    from mambaseg.machine import keep_freed_memory
+
+    keep_freed_memory()
+
+
+def _model(name_or_path: str) -> Model:
+    """A model, kept from an earlier job if it has not changed since."""
+    from mambaseg.models import load_model, read_model, resolve
+
+    folder = resolve(name_or_path)
+    described = read_model(folder) if (folder / "model.json").exists() else load_model(name_or_path)
+    key = " ".join((str(folder), described.checksum, *(member.checksum for member in described.members)))
+    model = _models.pop(key, None) or load_model(name_or_path)
+    _models[key] = model
+    for old in list(_models)[:-_N_MODELS_KEPT]:
+        del _models[old]
+    return model
+
+
+TASKS: dict[str, Task] = {"warm": warm, "segment": segment}
