@@ -64,7 +64,8 @@ def _triangles(n_old: int, n_new: int, is_smooth: bool) -> NDArray[np.float32]:
     width = max(1.0, n_old / n_new) if is_smooth else 1.0
     centres = (np.arange(n_new) + 0.5) * n_old / n_new - 0.5
     weights = np.maximum(0, 1 - np.abs(np.arange(n_old) - centres[:, None]) / width)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    rows: NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return rows
 
 
 def _zoom(values: NDArray[Any], shape: Sequence[int], order: int) -> NDArray[Any]:

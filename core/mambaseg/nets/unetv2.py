@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mambaseg.nets.layers import as_channels
 from mambaseg.nets.pvt import PVT_SIZES, PVTv2
@@ -44,10 +45,13 @@ class UNetV2(SDINetwork):
     drop_path : greatest rate of stochastic depth, that of the deepest block; acts in training only
     deep_supervision : return logits of `n_outputs` levels rather than of the full resolution alone
     n_outputs : levels with deep supervision, finest first: 4, or 2 in the authors' polyp variant
+    fuse : without deep supervision, add the half-size logits, enlarged bilinearly, to the full-size ones: how the
+        authors read the two outputs of their polyp variant
     """
 
     def __init__(self, n_classes: int = 1, in_channels: int = 3, backbone: str = "b2", channel: int = 32,
-                 drop_path: float = 0.1, deep_supervision: bool = True, n_outputs: int = 4) -> None:
+                 drop_path: float = 0.1, deep_supervision: bool = True, n_outputs: int = 4,
+                 fuse: bool = False) -> None:
         super().__init__()
         if backbone not in PVT_SIZES:
             raise ValueError(f"backbone {backbone!r}: one of {', '.join(PVT_SIZES)}")
@@ -57,6 +61,7 @@ class UNetV2(SDINetwork):
         self.in_channels = in_channels
         self.deep_supervision = deep_supervision
         self.n_outputs = n_outputs
+        self.fuse = fuse
         self.encoder = _Encoder(PVTv2(size, in_channels, drop_path))
         self._add_decoder(size.widths, channel, n_classes)
 
@@ -64,5 +69,9 @@ class UNetV2(SDINetwork):
         """Logits (batch, n_classes, S, S); with deep supervision a list, each half the size of the one before."""
         self.size_rule.check(image.shape[2:])
         features = self.encoder(as_channels(image, self.in_channels))
-        logits = self._decode(features, self.n_outputs if self.deep_supervision else 1)
-        return logits if self.deep_supervision else logits[0]
+        if self.deep_supervision:
+            return self._decode(features, self.n_outputs)
+        full, *coarser = self._decode(features, 1 + self.fuse)
+        for logits in coarser:
+            full = full + functional.interpolate(logits, full.shape[2:], mode="bilinear", align_corners=False)
+        return full
