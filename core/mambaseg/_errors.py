@@ -1,5 +1,9 @@
 """The errors that reach a person: one sentence each, no traceback."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A mistake in what was given: a file, a name, an option, an array.
@@ -18,6 +22,22 @@ class ModelError(UserError):
 
 class DatasetError(UserError):
     """A training or evaluation folder is incomplete or contradicts itself."""
+
+
+class DatasetProblems(DatasetError):  # noqa: N818 - many in one
+    """Everything that is wrong with a data set, at once.
+
+    Parameters
+    ----------
+    path : of the data set
+    problems : a sentence each, with file names; at least one
+    """
+
+    def __init__(self, path: object, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        n = len(self.problems)
+        self.headline = f"{path} cannot be used as it is; {n} problem{'s' if n > 1 else ''} found"
+        super().__init__(f"{self.headline}: {'; '.join(self.problems)}.")
 
 
 class MissingPackageError(UserError):

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import mambaseg
-from mambaseg._errors import Cancelled, UserError
+from mambaseg._errors import Cancelled, DatasetProblems, UserError
 from mambaseg.cli import bench, demo, evaluate, import_, models, segment, train
 from mambaseg.cli._console import say_error
 from mambaseg.cli._engine import stop_talking
@@ -71,6 +71,10 @@ def run(arguments: list[str]) -> int:
     except _UsageError as error:
         message = error.format_message()  # type: ignore[attr-defined]  # every click error has it
         say_error(f"{message.rstrip('.')}; see mambaseg --help.")
+        return UNUSABLE
+    except DatasetProblems as error:
+        for line in (f"{error.headline}:", *error.problems):
+            say_error(line)
         return UNUSABLE
     except UserError as error:
         say_error(str(error))

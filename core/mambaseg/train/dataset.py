@@ -1,9 +1,8 @@
-"""A folder of images and labels as training cases."""
+"""A data set of images and labels as training cases."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,39 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mambaseg import io
-from mambaseg._errors import DatasetError
+from mambaseg._errors import DatasetProblems
 from mambaseg.image import Image
+from mambaseg.plan.fingerprint import Fingerprint, combine, measure
+from mambaseg.progress import ProgressCallback
+from mambaseg.train.check import MOST_CLASSES, Look, look_through, problems_between
+from mambaseg.train.files import CaseFiles, Source, find_cases, label_names
+from mambaseg.train.split import N_FOLDS, Split, split_of_fold
 
 __all__ = ["CaseFiles", "Dataset", "frame_of", "open_dataset"]
 
-COLOURS = ("red", "green", "blue")
-_MOST_CLASSES = 32  # more distinct label values than this are objects, not classes
-_N_FOLDS, _FOLD_SEED = 5, 12345  # nnU-Net's split
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """Where one training example lies."""
-
-    name: str
-    image: Path
-    labels: Path
-
-    def read(self) -> tuple[Image, NDArray[Any]]:
-        """The image and its labels (*spatial).
-
-        Raises
-        ------
-        UserError : a file cannot be read, or the two do not lie on one grid
-        """
-        image, labels = io.read(self.image), io.read_labels(self.labels).data
-        if image.has_time:
-            raise DatasetError(f"{self.image} is a time series, but training takes single time points; split it.")
-        if labels.shape != image.grid.shape:
-            raise DatasetError(f"{self.labels.name} has {labels.shape} voxels, but its image {self.image.name} has "
-                               f"{image.grid.shape}; both must lie on one grid.")
-        return image, labels
+_MANY_VALUES = 32  # more distinct label values than this are objects, not classes
 
 
 @dataclass(frozen=True)
@@ -60,6 +37,7 @@ class Dataset:
     ndim : spatial axes, 2 or 3
     unit : of the spacings
     info : what ``dataset.json`` says beside, such as licence and citation
+    looks : what the check saw of each case, by name
     """
 
     train: tuple[CaseFiles, ...]
@@ -71,6 +49,7 @@ class Dataset:
     ndim: int
     unit: str
     info: dict[str, Any] = field(default_factory=dict)
+    looks: Mapping[str, Look] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def n_channels(self) -> int:
@@ -89,6 +68,20 @@ class Dataset:
             image, labels = case.read()
             yield case.name, frame_of(image, self.n_channels), self.to_classes(labels), image.grid.spacing
 
+    def fingerprint(self, cases: Sequence[CaseFiles], crop: bool | None = None) -> Fingerprint:
+        """Sizes and brightness of some cases, as the check measured them.
+
+        Parameters
+        ----------
+        cases : of this data set
+        crop : to nonzero before measuring; None: as the unit suggests, which is what the check did. Otherwise the files
+            are read again
+        """
+        if crop is None or crop == (self.unit == "mm"):
+            return combine([self.looks[case.name].measure for case in cases], self.unit, self.n_channels)
+        frames = ((frame, labels, spacing) for _, frame, labels, spacing in self.load(cases))
+        return measure(frames, len(cases), unit=self.unit, crop=crop, evenly=True)
+
 
 def frame_of(image: Image, n_channels: int) -> NDArray[Any]:
     """The image as (channel, *spatial); one grey channel is repeated where more are wanted."""
@@ -98,138 +91,56 @@ def frame_of(image: Image, n_channels: int) -> NDArray[Any]:
     return frame
 
 
-def open_dataset(folder: Path, instances: bool | None = None) -> Dataset:
-    """Look through a folder with ``images/`` and ``labels/``.
+def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0,
+                 progress: ProgressCallback | None = None) -> Dataset:
+    """Look through a data set: each file is read once, and everything that is wrong is told at once.
 
-    An image and its labels share their name up to the suffix. ``split.json`` ({"train": [...], "val": [...]}, names)
-    says what is held out, else every fifth case is (nnU-Net's first fold). ``dataset.json`` may give ``labels``
-    ({name: value}) and ``label_type`` ("instance" or "semantic").
+    A file beside the cases may say what is held out (see `mambaseg.train.files.find_cases`), else it is one of five
+    folds as nnU-Net makes them. ``dataset.json`` may give ``labels`` ({name: value}) and ``label_type`` ("instance" or
+    "semantic").
 
     Parameters
     ----------
+    folder : a folder or table in one of the forms of `mambaseg.train.files.find_cases`
     instances : whether labels number objects; None: as ``dataset.json`` says, else guessed from the values
+    fold : which split, counted from 0
+    progress : called after each case
 
     Raises
     ------
-    DatasetError : a part is missing, or the cases do not agree with one another
+    DatasetError : it is no data set
+    DatasetProblems : cases are incomplete, or do not agree with one another
     """
-    pairs = _pairs(folder)
-    info = _read_json(folder / "dataset.json")
-    train, validation = _split(folder, pairs)
-    seen = [_look(case) for case in (*train, *validation)]
-    kinds = {(look.ndim, look.unit) for look in seen}
-    if len({ndim for ndim, _ in kinds}) > 1:
-        raise DatasetError(f"{folder} mixes 2-D pictures and volumes; train on one kind at a time.")
-    n_channels = max(len(look.channels) for look in seen)
-    odd = [case.name for case, look in zip((*train, *validation), seen, strict=True)
-           if len(look.channels) not in (1, n_channels)]
-    if odd:
-        raise DatasetError(f"The images of {folder} differ in their channels: {odd[0]} has neither 1 nor "
-                           f"{n_channels}; convert or remove it.")
-    values = sorted(set().union(*(look.values for look in seen)) | {0})
+    source = find_cases(folder)
+    kind = source.info.get("label_type")
+    if instances is None and kind:
+        instances = bool(kind == "instance")
+    names = {} if instances else label_names(source.info)
+    looks, problems = look_through(list(source.cases.values()), names, progress)
+    problems = [*source.problems, *problems, *problems_between(looks, source.cases)]
+    values = sorted(set[int]().union(*(look.values for look in looks.values())) | {0})
     if instances is None:
-        instances = _are_instances(info, values)
-    names = () if instances else _class_names(info, values)
-    units = {unit for _, unit in kinds}
-    return Dataset(tuple(train), tuple(validation), instances, ("background", "object") if instances else names,
-                   () if instances else tuple(values),
-                   next(look.channels for look in seen if len(look.channels) == n_channels), seen[0].ndim,
-                   units.pop() if len(units) == 1 else "px", info)
+        instances = not names and len(values) > _MANY_VALUES
+    if not instances and len(values) > MOST_CLASSES:
+        problems.append(f"the labels hold {len(values):,} different values, but a network learns {MOST_CLASSES} "
+                        "classes at most; merge classes, or use --instances if the labels number objects")
+    if problems:
+        raise DatasetProblems(folder, problems)
+    train, validation = _parts(source, fold)
+    units = {look.unit for look in looks.values()}
+    channels = max((look.channels for look in looks.values()), key=len)
+    classes = ("background", "object") if instances else tuple(
+        "background" if value == 0 else names.get(value, f"class {value}") for value in values)
+    return Dataset(train, validation, instances, classes, () if instances else tuple(values), channels,
+                   next(iter(looks.values())).ndim, units.pop() if len(units) == 1 else "px", source.info, looks)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What one case is like."""
-
-    channels: tuple[str, ...]
-    ndim: int
-    unit: str
-    values: frozenset[int]
-
-
-def _look(case: CaseFiles) -> _Look:
-    image, labels = case.read()
-    n = image.n_channels
-    names = COLOURS if image.is_rgb else image.channel_names or tuple(f"channel {i + 1}" for i in range(n))
-    return _Look(names, image.ndim, image.grid.unit, frozenset(np.unique(labels).tolist()))
-
-
-def _pairs(folder: Path) -> dict[str, CaseFiles]:
-    """Case name -> files; every image needs labels and the other way round."""
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder; give one with images/ and labels/.")
-    for part in ("images", "labels"):
-        if not (folder / part).is_dir():
-            raise DatasetError(f"{folder} has no folder {part}/; put pictures in images/ and labels in labels/, "
-                               "with the same names.")
-    images, labels = (_by_stem(folder / part) for part in ("images", "labels"))
-    lonely = sorted(set(images) ^ set(labels))
-    if lonely:
-        side, other = ("images", "labels") if lonely[0] in images else ("labels", "images")
-        raise DatasetError(f"{len(lonely)} files in {folder} have no partner; the first is {side}/{lonely[0]}, which "
-                           f"has none in {other}/. Add or remove them.")
-    if not images:
-        raise DatasetError(f"{folder}/images holds no pictures; add some.")
-    return {name: CaseFiles(name, images[name], labels[name]) for name in sorted(images)}
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Files by their name without suffix ('.nii.gz' and '.ome.tif' are one)."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        stem = path.name.split(".")[0] if path.is_file() else path.name
-        if stem in found:
-            raise DatasetError(f"{folder} has two files called {stem}: {found[stem].name} and {path.name}; "
-                               "keep one of them.")
-        found[stem] = path
-    return found
-
-
-def _split(folder: Path, pairs: dict[str, CaseFiles]) -> tuple[list[CaseFiles], list[CaseFiles]]:
+def _parts(source: Source, fold: int) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:
     """Training and validation cases."""
-    split = _read_json(folder / "split.json")
-    if split:
-        unknown = sorted({*split.get("train", []), *split.get("val", [])} - set(pairs))
-        if unknown:
-            raise DatasetError(f"{folder}/split.json names {unknown[0]}, which is not in images/; correct it.")
-        train = [pairs[name] for name in split.get("train", [])]
-        if not train:
-            raise DatasetError(f"{folder}/split.json has no training cases; list some under \"train\".")
-        return train, [pairs[name] for name in split.get("val", [])]
-    names = sorted(pairs)
-    if len(names) < _N_FOLDS:
-        return [pairs[name] for name in names], []  # too few to hold one out
-    shuffled = np.arange(len(names))
-    np.random.RandomState(_FOLD_SEED).shuffle(shuffled)  # the generator that nnU-Net's split uses
-    n_held_out = len(names) // _N_FOLDS + (len(names) % _N_FOLDS > 0)
-    held_out = {names[i] for i in shuffled[:n_held_out]}
-    return [pairs[n] for n in names if n not in held_out], [pairs[n] for n in names if n in held_out]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The dictionary in a file, {} where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"{path} is not readable JSON ({error}); correct or remove it.") from error
-    if not isinstance(values, dict):
-        raise DatasetError(f"{path} holds a {type(values).__name__}, but a dictionary was expected.")
-    return values
-
-
-def _are_instances(info: dict[str, Any], values: list[int]) -> bool:
-    """What ``dataset.json`` says, else many distinct values mean objects."""
-    kind = info.get("label_type")
-    return bool(kind == "instance") if kind else len(values) > _MOST_CLASSES
-
-
-def _class_names(info: dict[str, Any], values: list[int]) -> tuple[str, ...]:
-    """Names of the classes by label value; "class 3" where ``dataset.json`` gives none."""
-    labels = info.get("labels")
-    given = labels.items() if isinstance(labels, dict) else ()
-    named = {value: name for name, value in given if isinstance(value, int)}
-    return tuple("background" if value == 0 else str(named.get(value, f"class {value}")) for value in values)
+    names = sorted(source.cases)
+    if not source.splits and len(names) < N_FOLDS:
+        split = Split(names, [])  # too few to hold one out
+    else:
+        split = split_of_fold(names, fold, source.splits or None)
+    train, held_out = (tuple(source.cases[name] for name in part) for part in split)
+    return train, held_out

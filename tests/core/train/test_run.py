@@ -150,9 +150,9 @@ def test_split_json_decides(tmp_path: Path) -> None:
 
 
 def test_masks_of_255_are_one_class(tmp_path: Path) -> None:
-    data = write_dataset(tmp_path / "set", n=1, instances=False)
-    path = data / "labels" / "case0.tif"
-    tifffile.imwrite(path, (tifffile.imread(path) * 255).astype(np.uint8))
+    data = write_dataset(tmp_path / "set", n=2, instances=False)
+    for path in (data / "labels").iterdir():
+        tifffile.imwrite(path, (tifffile.imread(path) * 255).astype(np.uint8))
     opened = open_dataset(data)
     assert opened.classes == ("background", "class 255")
     _, _, labels, _ = next(opened.load(opened.train))
