@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny_models import tiny_plan
 
 from mambaseg.nets import build, config_from_plan
 from mambaseg.progress import Progress
 from mambaseg.train.checkpoint import load_checkpoint
 from mambaseg.train.loop import Settings, fit
 from mambaseg.train.sample import Case
+from tiny_models import tiny_plan
 
 
 def some_cases() -> list[Case]:
