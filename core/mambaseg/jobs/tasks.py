@@ -55,7 +55,7 @@ def segment(request: dict[str, Any], folder: Path, progress: ProgressCallback) -
     names = ("device", "precision", "tta", "roi", "focus", "keep_probabilities")
     options = {name: request[name] for name in names if request.get(name) is not None}
     result = mambaseg.segment(read_image(folder, request["image"]), _model(request["model"]), progress=progress,
-                              **options)
+                              preview=bool(request.get("preview", True)), **options)
     return write_result(folder, result)
 
 

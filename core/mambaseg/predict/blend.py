@@ -66,6 +66,24 @@ class Blend:
         self._sums[(slice(None), *target)] += logits[(slice(None), *source)].to(weights.device) * weights
         self._total[target] += weights
 
+    def labels_so_far(self, start: Sequence[int], kind: str) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
+        """What the mean would say now where the window at `start` lies, and the first voxel of that place.
+
+        uint8, one axis an axis of the image: classes, the topmost region, or 1 inside an object. The mean differs from
+        the sums by a factor above 0, which changes no class.
+        """
+        target = tuple(part if isinstance(part, slice) else slice(part, part + 1)
+                       for part in overlap(start, self._weights.shape, self._shape)[0])
+        sums = self._sums[(slice(None), *target)]
+        if kind == "regions":
+            painted = torch.arange(1, len(sums) + 1, device=sums.device).reshape(-1, *(1,) * (sums.ndim - 1))
+            labels = ((sums > 0) * painted).amax(dim=0)
+        else:
+            labels = sums.argmax(dim=0)
+        if kind == "instances":
+            labels = labels > 0
+        return labels.clamp(max=255).to(torch.uint8).cpu().numpy(), tuple(part.start for part in target)
+
     def mean(self) -> torch.Tensor:
         """(class, *shape); 0 where no window lies. Ends the use of this object: the sums become the mean."""
         return self._sums.div_(self._total.masked_fill_(self._total == 0, 1))

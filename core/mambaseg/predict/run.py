@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -15,9 +15,10 @@ from mambaseg._errors import ImageError, ModelError
 from mambaseg.machine import choose_device, choose_precision
 from mambaseg.plan.plan import Plan
 from mambaseg.predict.blend import Blend, gaussian_weights, logits_to_probabilities, overlap
+from mambaseg.predict.preview import Previewer
 from mambaseg.predict.windows import window_grid
 from mambaseg.prepare import Prepared, prepare, resample_back, uncrop
-from mambaseg.progress import Clock, Progress, ProgressCallback, report
+from mambaseg.progress import Clock, Preview, Progress, ProgressCallback, report
 
 __all__ = ["Box", "predict", "predict_logits", "to_frame"]
 
@@ -39,6 +40,7 @@ def predict(
     roi: Box | None = None,
     focus: Sequence[float] | None = None,
     progress: ProgressCallback | None = None,
+    preview: bool = False,
 ) -> NDArray[np.float32]:
     """Class probabilities on the frame's own grid.
 
@@ -59,6 +61,7 @@ def predict(
         result is that of the whole frame
     focus : point of the frame, voxels per spatial axis; windows near it come first
     progress : called before the first window and after each; whatever it raises stops the work
+    preview : let the reports carry a `Preview` of the window just done
 
     Returns
     -------
@@ -73,7 +76,8 @@ def predict(
     logits = predict_logits(
         networks, prepared.array, plan, n_classes=n_classes, mirror_axes=mirror_axes, step=step, device=device,
         precision=precision, box=None if bounds is None else _prepared_box(bounds, prepared),
-        focus=None if focus is None else _prepared_point(focus, prepared), progress=progress)
+        focus=None if focus is None else _prepared_point(focus, prepared), progress=progress,
+        preview=Previewer(prepared, kind, bounds) if preview and progress is not None else None)
     result = to_frame(logits, prepared, kind)
     if bounds is not None:
         _blank(result, bounds, _background(n_classes, kind))
@@ -106,6 +110,7 @@ def predict_logits(
     box: Sequence[tuple[int, int]] | None = None,
     focus: Sequence[float] | None = None,
     progress: ProgressCallback | None = None,
+    preview: Callable[[Blend, Sequence[int]], Preview | None] | None = None,
 ) -> NDArray[np.float32]:
     """Logits on the prepared grid, before softmax.
 
@@ -117,6 +122,7 @@ def predict_logits(
         that is off by up to one near the image's corners, where weights are at the end of half precision
     box : (start, stop) per axis of `array`; only windows that touch it
     focus : point of `array` in voxels
+    preview : what a report shows of the sums after the window at a start
     The rest is as for `predict`.
 
     Returns
@@ -135,7 +141,8 @@ def predict_logits(
         for done, start in enumerate(starts, 1):
             window = torch.from_numpy(_cut(array, start, tile)).to(where)
             blend.add(_logits(networks, window, n_classes, mirror_axes), start)
-            report(progress, Progress("Segmenting", done, len(starts), seconds_left=clock.seconds_left(done)))
+            report(progress, Progress("Segmenting", done, len(starts), "",
+                                      None if preview is None else preview(blend, start), clock.seconds_left(done)))
         return blend.mean().float().cpu().numpy()
 
 

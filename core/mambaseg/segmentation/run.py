@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from mambaseg.segmentation.record import Watch, describe_image, describe_model, 
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
 __all__ = ["Segmentation", "segment"]
 
@@ -62,7 +64,7 @@ class Segmentation:
 def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path, device: str = "auto",
             precision: str = "auto", tta: bool = False, roi: Box | None = None,
             progress: ProgressCallback | None = None, keep_probabilities: bool = False,
-            focus: Sequence[float] | None = None) -> Segmentation:
+            focus: Sequence[float] | None = None, preview: bool = False) -> Segmentation:
     """Labels of an image.
 
     Time points are segmented one by one. A 2-D model goes through a volume slice by slice.
@@ -78,6 +80,7 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     progress : called before the first window and after each; raising `Cancelled` in it stops the work
     keep_probabilities : also return the network's probabilities
     focus : point in voxels; windows near it come first
+    preview : let the reports to `progress` carry a `Preview` of what was just found
 
     Raises
     ------
@@ -91,16 +94,15 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     matched = match_channels(given, model, notes)
     n_bad = check_values(given, notes)
     is_slicewise = match_axes(given, model, notes)
-    spacing = match_spacing(given, model, notes)
-    series = _Series(progress, matched.n_frames)
+    groups = [_Group(part, networks, match_spacing(given, part, notes)) for part, networks in model.built_groups]
+    notes = list(dict.fromkeys(notes))  # groups may say the same
+    series = _Series(progress, matched, len(groups))
     frames = []
     for index, (frame, seen) in enumerate(zip(matched.frames(), given.frames(), strict=True)):
         series.index = index
-        probabilities = predict(
-            model.built_all, frame, spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
-            mirror_axes=model.mirror_axes if tta else (), device=device, precision=precision, roi=roi, focus=focus,
-            progress=series)
-        labels, table = _finish(probabilities, model, given, seen, spacing, is_slicewise)
+        probabilities = _predict(groups, frame, series, tta, device=device, precision=precision, roi=roi, focus=focus,
+                                 progress=None if progress is None else series, preview=preview)
+        labels, table = _finish(probabilities, model, given, seen, groups[0].spacing, is_slicewise)
         frames.append(_Frame(labels, probabilities if keep_probabilities else None, table))
     labels, kept, table = _join(frames, given.has_time)
     settings = {"device": str(choose_device(device)), "tta": tta, "roi": _plain(roi),
@@ -122,6 +124,31 @@ def _as_image(image: Image | NDArray[Any] | str | Path) -> Image:
 
 
 @dataclass(frozen=True)
+class _Group:
+    """Networks whose logits are averaged, the description they run by, and the image's voxel size in its unit."""
+
+    model: Model
+    networks: Sequence[nn.Module]
+    spacing: tuple[float, ...] | None
+
+
+def _predict(groups: Sequence[_Group], frame: NDArray[Any], series: _Series, tta: bool,
+             **settings: Any) -> NDArray[np.float32]:
+    """Probabilities of one time point, averaged over the groups."""
+    total: NDArray[np.float32] | None = None
+    for series.part, group in enumerate(groups):
+        model = group.model
+        found = predict(group.networks, frame, group.spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
+                        mirror_axes=model.mirror_axes if tta else (), **settings)
+        total = found if total is None else np.add(total, found, out=total)
+    if total is None:
+        raise ValueError("no group of networks")
+    if len(groups) > 1:
+        total /= np.float32(len(groups))
+    return total
+
+
+@dataclass(frozen=True)
 class _Frame:
     """What was found in one time point."""
 
@@ -134,7 +161,7 @@ def _finish(probabilities: NDArray[np.float32], model: Model, image: Image, fram
             spacing: tuple[float, ...] | None, is_slicewise: bool) -> tuple[NDArray[Any], pd.DataFrame | None]:
     """Labels of one time point, and its table of objects if the model finds objects."""
     if model.kind != "instances":
-        return probabilities_to_labels(probabilities, model.kind), None
+        return probabilities_to_labels(probabilities, model.kind, model.region_order or None), None
     decoder = Decoder.from_json(model.decoder or {})
     find = _decode_slices if is_slicewise else Decoder.decode
     labels = find(decoder, probabilities, spacing)
@@ -173,25 +200,32 @@ def _counts(labels: NDArray[Any], table: pd.DataFrame | None, model: Model) -> d
     """Number of objects, or of voxels by class."""
     if table is not None:
         return {"n_objects": len(table)}
-    counts = np.bincount(labels.ravel(), minlength=len(model.classes))
-    return {"voxels": {name: int(count) for name, count in zip(model.classes, counts, strict=False)}}
+    meant = model.class_labels
+    counts = np.bincount(labels.ravel(), minlength=1 + max(map(max, meant)))
+    return {"voxels": {name: int(counts[list(values)].sum()) for name, values in zip(model.classes, meant, strict=True)}}
 
 
 class _Series:
     """Reports of the single time points as parts of the whole series."""
 
-    def __init__(self, progress: ProgressCallback | None, n_frames: int) -> None:
+    def __init__(self, progress: ProgressCallback | None, image: Image, n_parts: int) -> None:
         self._progress = progress
-        self._n_frames = n_frames
+        self._n_parts = n_parts
+        self._n_frames = image.n_frames
+        self._has_time = image.has_time
         self._clock = Clock(0)
         self.index = 0
+        self.part = 0  # of a time point: the group of networks
 
     def __call__(self, update: Progress) -> None:
         """Pass a report on, counted over all time points."""
-        self._clock.total = self._n_frames * update.total
-        done = self.index * update.total + update.done
+        self._clock.total = self._n_frames * self._n_parts * update.total
+        done = (self.index * self._n_parts + self.part) * update.total + update.done
         message = f"time point {self.index + 1} of {self._n_frames}" if self._n_frames > 1 else update.message
-        report(self._progress, Progress(update.stage, done, self._clock.total, message, update.preview,
+        preview = update.preview
+        if preview is not None and self._has_time:
+            preview = dataclasses.replace(preview, frame=self.index)
+        report(self._progress, Progress(update.stage, done, self._clock.total, message, preview,
                                         self._clock.seconds_left(done)))
 
 
