@@ -332,8 +332,3 @@ def test_progress_is_lines_where_there_is_no_terminal(monkeypatch: pytest.Monkey
 
 def test_a_file_name_cannot_write_on_the_terminal() -> None:
     assert _console.one_line("a\x1b[2Jb\nc.tif") == "a?[2Jb c.tif"
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0.42, "0.4 s"), (12.3, "12 s"), (150, "2 min"), (7500, "2 h 5 min")])
-def test_times_are_said_as_people_do(seconds: float, words: str) -> None:
-    assert _console.duration(seconds) == words

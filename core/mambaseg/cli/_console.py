@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mambaseg._errors import Cancelled
 from mambaseg.progress import Progress
+from mambaseg.words import how_far
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-__all__ = ["ProgressLine", "duration", "one_line", "say", "say_error", "size"]
+__all__ = ["ProgressLine", "one_line", "say", "say_error"]
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -37,23 +38,6 @@ def say_error(text: str) -> None:
     """A line on stderr."""
     sys.stderr.write(f"mambaseg: {one_line(text)}\n")
     sys.stderr.flush()
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "0.4 s", "12 s", "3 min", "2 h 5 min"."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min"
-
-
-def size(n_bytes: float) -> str:
-    """Bytes for people: "0.6 GB", "38 MB"."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.0f} MB"
 
 
 class ProgressLine:
@@ -107,21 +91,12 @@ class ProgressLine:
             total = update.total or None
             if self._task is None:
                 self._task = self._bar.add_task("", total=total, detail="")
-            self._bar.update(self._task, completed=update.done, total=total, detail=one_line(_detail(update)),
+            self._bar.update(self._task, completed=update.done, total=total, detail=one_line(how_far(update)),
                              description=one_line(self._title(update)))
         elif not self.is_quiet and time.monotonic() - self._last_line_s >= _SECONDS_BETWEEN_LINES:
             self._last_line_s = time.monotonic()
-            sys.stderr.write(one_line(f"{self._title(update)}: {_detail(update)}") + "\n")
+            sys.stderr.write(one_line(f"{self._title(update)}: {how_far(update)}") + "\n")
             sys.stderr.flush()
 
     def _title(self, update: Progress) -> str:
         return f"{update.stage} {self.label}".strip()
-
-
-def _detail(update: Progress) -> str:
-    """How far the work is, how long it will take, and its message: 31 of 120, 6 s left."""
-    parts = [f"{update.done} of {update.total}" if update.total else f"{update.done}" if update.done else ""]
-    if update.seconds_left is not None:
-        parts.append(f"{duration(update.seconds_left)} left")
-    parts.append(update.message)
-    return ", ".join(part for part in parts if part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mambaseg._errors import ImageError, UserError
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mambaseg.image import Image
     from mambaseg.segmentation import Segmentation
 
-__all__ = ["check_outputs", "describe", "summary", "write_outputs", "write_text"]
+__all__ = ["check_outputs", "describe", "write_outputs", "write_text"]
 
 
 def check_outputs(inputs: list[Path], folder: Path | None) -> dict[Path, Path]:
@@ -67,16 +67,6 @@ def write_outputs(result: Segmentation, target: Path, *, with_overlay: bool) -> 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8."""
     _write(path, text.encode("utf-8"))
-
-
-def summary(result: Segmentation) -> str:
-    """What was found, in a few words: "214 objects", or the share of each class."""
-    record: dict[str, Any] = result.record
-    if "n_objects" in record:
-        return f"{record['n_objects']:,} object{'s' if record['n_objects'] != 1 else ''}"
-    total = max(1, sum(record["voxels"].values()))
-    shares = [f"{name} {100 * count / total:.1f} %" for name, count in list(record["voxels"].items())[1:]]
-    return ", ".join(shares[:8])
 
 
 def describe(image: Image) -> str:

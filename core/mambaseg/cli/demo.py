@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import mambaseg
-from mambaseg.cli._console import ProgressLine, duration, one_line, say
+from mambaseg.cli._console import ProgressLine, one_line, say
 from mambaseg.cli._engine import start_engine
-from mambaseg.cli._outputs import check_outputs, describe, summary, write_outputs
+from mambaseg.cli._outputs import check_outputs, describe, write_outputs
+from mambaseg.words import duration, found
 
 if TYPE_CHECKING:
     from mambaseg.image import Image
@@ -39,8 +40,8 @@ def demo(
     paths = write_outputs(result, target, with_overlay=True)
     for note in result.record["notes"]:
         say(f"Note     {one_line(note)}")
-    found = summary(result).replace("object", "cell")
-    say(f"Found    {found} in {duration(result.record['seconds'])}, on {result.record['settings']['device']}")
+    record = result.record
+    say(f"Found    {found(record, 'cell')} in {duration(record['seconds'])}, on {record['settings']['device']}")
     names = {"overlay": "outlines over the picture", "labels": "one number a cell", "features": "a row a cell: place, "
              "size, brightness", "record": "what ran, with versions"}
     say("Look at")

@@ -10,9 +10,10 @@ import typer
 
 import mambaseg
 from mambaseg._errors import UserError
-from mambaseg.cli._console import ProgressLine, duration, one_line, say, say_error
+from mambaseg.cli._console import ProgressLine, one_line, say, say_error
 from mambaseg.cli._engine import start_engine
-from mambaseg.cli._outputs import check_outputs, summary, write_outputs
+from mambaseg.cli._outputs import check_outputs, write_outputs
+from mambaseg.words import duration, found
 
 if TYPE_CHECKING:
     from mambaseg.models import Model
@@ -73,7 +74,7 @@ def _segment_one(path: Path, target: Path, model: Model, options: dict[str, Any]
         say_error(f"{path.name}: {note}")
     answer = {"input": str(path), **{name: str(file) for name, file in paths.items()}}
     answer |= {key: record[key] for key in ("n_objects", "voxels", "seconds", "notes") if key in record}
-    return answer, one_line(f"{path.name}: {summary(result)} in {duration(record['seconds'])} -> {target}")
+    return answer, one_line(f"{path.name}: {found(record)} in {duration(record['seconds'])} -> {target}")
 
 
 def _parse_roi(text: str | None) -> tuple[tuple[int, int], ...] | None:

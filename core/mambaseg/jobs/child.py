@@ -19,10 +19,10 @@ from mambaseg._errors import Cancelled, UserError
 from mambaseg.jobs.messages import decode, encode, progress_message
 from mambaseg.jobs.tasks import TASKS
 from mambaseg.progress import Progress
+from mambaseg.words import NO_MEMORY
 
 __all__ = ["main"]
 
-NO_MEMORY = "The memory does not suffice; choose a part of the image, or close other programs."
 _PARENT_GONE = 3
 
 

@@ -1,0 +1,68 @@
+"""The words that the shell, napari and 3D Slicer share."""
+
+import numpy as np
+import pytest
+
+import tiny_models
+from mambaseg import Grid, Image, Progress, words
+from mambaseg.models import read_model, resolve
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.42, "0.4 s"), (12.3, "12 s"), (150, "2 min"), (7500, "2 h 5 min")])
+def test_times_are_said_as_people_do(seconds: float, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(("n_bytes", "said"), [(38e6, "38 MB"), (6.2e8, "0.6 GB"), (2.4e10, "24.0 GB")])
+def test_sizes_are_said_as_people_do(n_bytes: float, said: str) -> None:
+    assert words.size(n_bytes) == said
+
+
+@pytest.mark.parametrize(("update", "said"), [
+    (Progress("Segmenting", 31, 120, seconds_left=6.2), "Window 31 of 120, 6 s left"),
+    (Progress("Segmenting", 31, 120, "time point 2 of 5"), "Window 31 of 120, time point 2 of 5"),
+    (Progress("Segmenting", 0, 120), "Segmenting"),
+    (Progress("Preparing", 0, 0, "compiling, the first time only"), "Preparing, compiling, the first time only"),
+    (Progress("Training", 5, 0, "loss 0.30"), "Iteration 5, loss 0.30"),
+    (Progress("Copying", 2, 9), "Copying 2 of 9"),
+])
+def test_progress_is_a_sentence(update: Progress, said: str) -> None:
+    assert words.progress_sentence(update) == said
+
+
+@pytest.mark.parametrize(("axes", "spacing", "unit", "said"), [
+    ("YX", (0.5, 0.5), "um", "2-D, 1 channel, 0.50 um/px"),
+    ("YX", (0.065, 0.065), "um", "2-D, 1 channel, 0.065 um/px"),
+    ("CYX", (1.0, 1.0), "px", "2-D, 4 channels, pixel size not known"),
+    ("CZYX", (2.0, 1.25, 0.5), "mm", "3-D, 4 channels, 0.50 x 1.25 x 2.00 mm/voxel"),
+    ("TYX", (1.0, 1.0), "um", "2-D, 4 time points, 1 channel, 1.00 um/px"),
+])
+def test_what_an_image_was_read_as(axes: str, spacing: tuple[float, ...], unit: str, said: str) -> None:
+    shape = (8,) * len(spacing)
+    data = np.zeros((4,) * (len(axes) - len(spacing)) + shape)
+    assert words.read_as(Image(data, axes, Grid(shape, spacing, unit))) == said
+
+
+def test_a_colour_picture_is_called_so() -> None:
+    image = Image(np.zeros((3, 8, 8), np.uint8), "CYX", Grid((8, 8), (1, 1), "um"), is_rgb=True)
+    assert words.read_as(image) == "2-D, colour, 1.00 um/px"
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("nuclei-2d", "Finds nuclei in fluorescence, tissue (H&E) and brightfield pictures, in colour or grey. F1 0.88 on "
+                  "66 held-out pictures. CC0 data."),
+    ("hippocampus-mri", "Anterior and posterior hippocampus in T1 MRI that is cropped around one hippocampus. "
+                        "Dice 0.88 on 24 held-out volumes. CC BY-SA 4.0 data."),
+])
+def test_the_bundled_models_in_a_line(name: str, said: str) -> None:
+    assert words.model_line(read_model(resolve(name))) == said
+
+
+def test_a_model_without_scores_has_a_line() -> None:
+    assert words.model_line(tiny_models.tiny_model()) == "Finds nothing, quickly."
+
+
+def test_what_was_found() -> None:
+    assert words.found({"n_objects": 1214}, "cell") == "1,214 cells"
+    assert words.found({"n_objects": 1}) == "1 object"
+    assert words.found({"voxels": {"background": 75, "front": 20, "back": 5}}) == "front 20.0 %, back 5.0 %"
