@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mambaseg.nets.layers import DropPath, delta_bias_init, drop_rates, init_transformer
-from mambaseg.ops import selective_scan
-from mambaseg.ops.cross_scan import N_DIRECTIONS, cross_merge, cross_scan
+from mambaseg.ops import cross_selective_scan
+from mambaseg.ops.cross_scan import N_DIRECTIONS
 
 __all__ = ["SS2D", "PatchEmbed", "PatchExpand", "PatchMerging", "VSSBlock", "VSSEncoder"]
 
@@ -108,13 +108,10 @@ class SS2D(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            u = cross_scan(wide)  # (batch, 4, E, L)
-            projected = self.x_proj_weight @ u  # (batch, 4, R + 2N, L)
-            low_rank, B, C = projected.split([self.rank, self.d_state, self.d_state], dim=2)
-            delta = self.dt_projs_weight @ low_rank  # (batch, 4, E, L); its bias goes into the scan
-            y = selective_scan(u.flatten(1, 2), delta.flatten(1, 2), -torch.exp(self.A_logs), B, C, self.Ds,
-                               delta_bias=self.dt_projs_bias.flatten(), delta_softplus=True)
-            return cross_merge(y.view_as(u), *x.shape[2:])
+            per_direction = (N_DIRECTIONS, -1)
+            return cross_selective_scan(
+                wide, self.x_proj_weight, self.dt_projs_weight, -torch.exp(self.A_logs).unflatten(0, per_direction),
+                self.Ds.view(per_direction), self.dt_projs_bias)
 
 
 class VSSBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba: one function, several backends that agree.
+"""The selective scan of Mamba, of sequences and of maps in four directions; several backends that agree.
 
 Glossary (the letters of doi:10.48550/arXiv.2312.00752, kept in `ops` and `nets` only)
 
@@ -20,7 +20,8 @@ One step: ``h = exp(dt * A) * h + dt * B * u``, then ``y`` is the sum of ``C * h
 ``d // (D / G)``.
 
 Backends: ``reference`` (the loop as written, the truth), ``torch`` (chunked; any device), ``cpu`` (vector kernels
-through numba), ``mamba_ssm`` (CUDA, where that package is installed). ``auto`` picks.
+through numba), ``mamba_ssm`` (CUDA, where that package is installed). ``auto`` picks. A map is read in place by
+``cpu`` and copied once for each direction by the others.
 """
 
 from __future__ import annotations
@@ -29,12 +30,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mambaseg.ops.scan import available_backends, selective_scan, warm_up
+    from mambaseg.ops.scan_2d import cross_selective_scan
 
-__all__ = ["available_backends", "selective_scan", "warm_up"]
+__all__ = ["available_backends", "cross_selective_scan", "selective_scan", "warm_up"]
 
 
 def __getattr__(name: str) -> Any:
     """Load the scan on first use, so that importing the package costs nothing."""
+    if name == "cross_selective_scan":
+        from mambaseg.ops.scan_2d import cross_selective_scan
+
+        return cross_selective_scan
     if name in __all__:
         from mambaseg.ops import scan
 

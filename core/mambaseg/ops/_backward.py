@@ -34,14 +34,28 @@ from mambaseg.ops._tiles import (
     write_tile,
 )
 
-__all__ = ["BACKWARD_TILES", "backward_tasks"]
+__all__ = [
+    "BACKWARD_TILES",
+    "DECAYS",
+    "DT",
+    "DTU",
+    "GDT",
+    "GDTU",
+    "GY",
+    "RAW",
+    "U",
+    "backward_tasks",
+    "finish_tile",
+    "replay",
+    "reverse",
+]
 
 _LN2 = np.float32(math.log(2.0))
 _ONE = np.float32(1.0)
 _ZERO = np.float32(0.0)
 
 # Tiles of the scratch. DECAYS and DECAYED are a tile for each of the two states that go through together.
-_U, _RAW, _DT, _DTU, _GY, _Y, _GDT, _GDTU, _DECAYS, _DECAYED, _LINES = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12
+U, RAW, DT, DTU, GY, Y, GDT, GDTU, DECAYS, DECAYED, LINES = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12
 BACKWARD_TILES = 13  # the carry of a block follows them
 
 
@@ -89,22 +103,22 @@ def _reverse_block(w, b, block, task, fresh, shape, flags, rows, maps, inputs, s
             A2_at = (block * n_states + n) * width
             B_n, C_n = B_at + n * Bn + t0 * Bt, C_at + n * Cn + t0 * Ct
             sums_at = (task * n_states + n) * length + t0
-            _replay(
+            replay(
                 w, steps, flags[1], scratch, starts, ((row * n_tiles + tile) * n_states + n) * width, inputs[4], A2_at,
                 inputs[5], B_n, Bn, Bt, inputs[6], C_n, Cn, Ct, grads[5], sums_at, length, fresh,
             )  # fmt: skip
-            _reverse(
+            reverse(
                 w, steps, scratch, n, inputs[4], A2_at, inputs[5], B_n, Bn, Bt, inputs[6], C_n, Cn, Ct,
                 grads[3], (row * n_states + n) * width, grads[4], sums_at, length, fresh,
             )  # fmt: skip
-        _finish_tile(w, steps, flags[0], scratch, inputs[7], inputs[8], block, grads[6], grads[7], row)
+        finish_tile(w, steps, flags[0], scratch, inputs[7], inputs[8], block, grads[6], grads[7], row)
         _store_tile(w, b, channel, lanes, t0, steps, flags, rows, inputs, grads, scratch)
 
 
 @jit
 def _load_tile(w, b, block, channel, lanes, t0, steps, flags, rows, inputs, scratch):
     """u, raw delta, dt, dt * u, gradient of y, y = D * u to begin with, zeros for the gradients of dt and dt * u."""
-    u, raw, gy = tile_at(w, scratch, _U), tile_at(w, scratch, _RAW), tile_at(w, scratch, _GY)
+    u, raw, gy = tile_at(w, scratch, U), tile_at(w, scratch, RAW), tile_at(w, scratch, GY)
     read_tile(w, inputs[0], rows[0], b, channel, t0, lanes, steps, u)
     read_tile(w, inputs[1], rows[1], b, channel, t0, lanes, steps, raw)
     read_tile(w, inputs[3], rows[3], b, channel, t0, lanes, steps, gy)
@@ -112,28 +126,28 @@ def _load_tile(w, b, block, channel, lanes, t0, steps, flags, rows, inputs, scra
     for i in range(4):
         if i != 2 or flags[1]:
             prefetch_tile(inputs[i], rows[i], b, channel, t0 - before, lanes, before)
-    prepare_tile(w, steps, flags[0], u, raw, tile_at(w, scratch, _DT), tile_at(w, scratch, _DTU), inputs[8], block)
+    prepare_tile(w, steps, flags[0], u, raw, tile_at(w, scratch, DT), tile_at(w, scratch, DTU), inputs[8], block)
     if flags[1]:
-        z = tile_at(w, scratch, _GDT)  # free until the states begin
+        z = tile_at(w, scratch, GDT)  # free until the states begin
         read_tile(w, inputs[2], rows[2], b, channel, t0, lanes, steps, z)
         gate_tile(w, steps, gy, z)
-        skip_tile(w, steps, tile_at(w, scratch, _Y), u, inputs[7], block)
-    fill(w, tile_at(w, scratch, _GDT), 0, steps * len(w), _ZERO)
-    fill(w, tile_at(w, scratch, _GDTU), 0, steps * len(w), _ZERO)
+        skip_tile(w, steps, tile_at(w, scratch, Y), u, inputs[7], block)
+    fill(w, tile_at(w, scratch, GDT), 0, steps * len(w), _ZERO)
+    fill(w, tile_at(w, scratch, GDTU), 0, steps * len(w), _ZERO)
 
 
 @jit
-def _replay(
+def replay(
     w, steps, gated, scratch, starts, start_at, A2, A2_at, B, B_at, Bn, Bt, C, C_at, Cn, Ct, dC, dC_at, length, fresh
 ):
     """Run two states forward through a tile, keep ``a_t`` and ``a_t * h_(t-1)`` of each step, and add up dC."""
     width = len(w)
     dt, dtu, gy, y = (
-        tile_at(w, scratch, _DT), tile_at(w, scratch, _DTU), tile_at(w, scratch, _GY), tile_at(w, scratch, _Y)
+        tile_at(w, scratch, DT), tile_at(w, scratch, DTU), tile_at(w, scratch, GY), tile_at(w, scratch, Y)
     )  # fmt: skip
-    decays0, decays1 = tile_at(w, scratch, _DECAYS), tile_at(w, scratch, _DECAYS + 1)
-    decayed0, decayed1 = tile_at(w, scratch, _DECAYED), tile_at(w, scratch, _DECAYED + 1)
-    lines = tile_at(w, scratch, _LINES)
+    decays0, decays1 = tile_at(w, scratch, DECAYS), tile_at(w, scratch, DECAYS + 1)
+    decayed0, decayed1 = tile_at(w, scratch, DECAYED), tile_at(w, scratch, DECAYED + 1)
+    lines = tile_at(w, scratch, LINES)
     a0, a1 = load(w, A2, A2_at), load(w, A2, A2_at + width)
     h0, h1 = load(w, starts, start_at), load(w, starts, start_at + width)
     for chunk in range(0, steps, width):
@@ -160,14 +174,14 @@ def _replay(
 
 
 @jit
-def _reverse(w, steps, scratch, n, A2, A2_at, B, B_at, Bn, Bt, C, C_at, Cn, Ct, dA, dA_at, dB, dB_at, length, fresh):
+def reverse(w, steps, scratch, n, A2, A2_at, B, B_at, Bn, Bt, C, C_at, Cn, Ct, dA, dA_at, dB, dB_at, length, fresh):
     """Take the gradient of two states backwards through a tile; add up dB, dA and the gradients of dt and dt * u."""
     width = len(w)
-    dt, dtu, gy = tile_at(w, scratch, _DT), tile_at(w, scratch, _DTU), tile_at(w, scratch, _GY)
-    gdt, gdtu = tile_at(w, scratch, _GDT), tile_at(w, scratch, _GDTU)
-    decays0, decays1 = tile_at(w, scratch, _DECAYS), tile_at(w, scratch, _DECAYS + 1)
-    decayed0, decayed1 = tile_at(w, scratch, _DECAYED), tile_at(w, scratch, _DECAYED + 1)
-    lines, carry = tile_at(w, scratch, _LINES), tile_at(w, scratch, BACKWARD_TILES)
+    dt, dtu, gy = tile_at(w, scratch, DT), tile_at(w, scratch, DTU), tile_at(w, scratch, GY)
+    gdt, gdtu = tile_at(w, scratch, GDT), tile_at(w, scratch, GDTU)
+    decays0, decays1 = tile_at(w, scratch, DECAYS), tile_at(w, scratch, DECAYS + 1)
+    decayed0, decayed1 = tile_at(w, scratch, DECAYED), tile_at(w, scratch, DECAYED + 1)
+    lines, carry = tile_at(w, scratch, LINES), tile_at(w, scratch, BACKWARD_TILES)
     a0, a1 = load(w, A2, A2_at), load(w, A2, A2_at + width)
     g0, g1 = load(w, carry, n * width), load(w, carry, (n + 1) * width)
     later0, later1 = splat(w, _ONE), splat(w, _ONE)  # the decay from step t to t + 1, already in the carry
@@ -198,11 +212,11 @@ def _reverse(w, steps, scratch, n, A2, A2_at, B, B_at, Bn, Bt, C, C_at, Cn, Ct, 
 
 
 @jit
-def _finish_tile(w, steps, softplus, scratch, D, bias, block, dD, dbias, row):
+def finish_tile(w, steps, softplus, scratch, D, bias, block, dD, dbias, row):
     """Turn the gradients of dt * u and dt into those of u (left in the tile u) and delta (left in the tile dt)."""
     width = len(w)
-    us, dts, raws = tile_at(w, scratch, _U), tile_at(w, scratch, _DT), tile_at(w, scratch, _RAW)
-    gys, gdts, gdtus = tile_at(w, scratch, _GY), tile_at(w, scratch, _GDT), tile_at(w, scratch, _GDTU)
+    us, dts, raws = tile_at(w, scratch, U), tile_at(w, scratch, DT), tile_at(w, scratch, RAW)
+    gys, gdts, gdtus = tile_at(w, scratch, GY), tile_at(w, scratch, GDT), tile_at(w, scratch, GDTU)
     skip, shift, ln2 = load(w, D, block * width), load(w, bias, block * width), splat(w, _LN2)
     skip_sum, bias_sum = splat(w, _ZERO), splat(w, _ZERO)
     for at in range(0, steps * width, width):
@@ -222,10 +236,10 @@ def _finish_tile(w, steps, softplus, scratch, D, bias, block, dD, dbias, row):
 def _store_tile(w, b, channel, lanes, t0, steps, flags, rows, inputs, grads, scratch):
     """Write du and ddelta; with a gate also ``dz = grad_out * y * sigmoid(z) * (1 + z * (1 - sigmoid(z)))``."""
     width = len(w)
-    write_tile(w, tile_at(w, scratch, _U), grads[0], rows[4], b, channel, t0, lanes, steps)
-    write_tile(w, tile_at(w, scratch, _DT), grads[1], rows[5], b, channel, t0, lanes, steps)
+    write_tile(w, tile_at(w, scratch, U), grads[0], rows[4], b, channel, t0, lanes, steps)
+    write_tile(w, tile_at(w, scratch, DT), grads[1], rows[5], b, channel, t0, lanes, steps)
     if flags[1]:
-        z, gout, y = tile_at(w, scratch, _U), tile_at(w, scratch, _GY), tile_at(w, scratch, _Y)
+        z, gout, y = tile_at(w, scratch, U), tile_at(w, scratch, GY), tile_at(w, scratch, Y)
         read_tile(w, inputs[2], rows[2], b, channel, t0, lanes, steps, z)
         read_tile(w, inputs[3], rows[3], b, channel, t0, lanes, steps, gout)
         one, minus = splat(w, _ONE), splat(w, -_ONE)

@@ -25,9 +25,9 @@ from mambaseg.ops._tiles import (
     write_tile,
 )
 
-__all__ = ["FORWARD_TILES", "forward_tasks"]
+__all__ = ["DT", "DTU", "FORWARD_TILES", "U", "Y", "advance", "forward_tasks"]
 
-_U, _DT, _DTU, _Y = 0, 1, 2, 3
+U, DT, DTU, Y = 0, 1, 2, 3
 FORWARD_TILES = 4  # tiles of the scratch; the states of a block follow them
 
 _ZERO = np.float32(0.0)
@@ -63,7 +63,7 @@ def _scan_block(w, b, block, task, shape, flags, rows, maps, arrays, scratch):
     B_at, C_at = b * maps[0][0] + group * maps[0][1], b * maps[1][0] + group * maps[1][1]
     n_tiles = (length + TILE - 1) // TILE
     size = n_states * width
-    h, y = tile_at(w, scratch, FORWARD_TILES), tile_at(w, scratch, _Y)
+    h, y = tile_at(w, scratch, FORWARD_TILES), tile_at(w, scratch, Y)
     for tile in range(n_tiles):
         t0 = tile * TILE
         steps = min(TILE, length - t0)
@@ -76,31 +76,31 @@ def _scan_block(w, b, block, task, shape, flags, rows, maps, arrays, scratch):
         for i in range(2 + flags[1]):
             prefetch_tile(arrays[i], rows[i], b, channel, t0 + steps, lanes, after)
         for n in range(0, n_states, 4):
-            _advance(
+            advance(
                 w, n, steps, scratch, A2, block * size,
                 B, B_at + t0 * maps[0][3], maps[0][2], maps[0][3], C, C_at + t0 * maps[1][3], maps[1][2], maps[1][3],
             )  # fmt: skip
         if flags[1]:
-            read_tile(w, arrays[2], rows[2], b, channel, t0, lanes, steps, tile_at(w, scratch, _U))
-            gate_tile(w, steps, y, tile_at(w, scratch, _U))
+            read_tile(w, arrays[2], rows[2], b, channel, t0, lanes, steps, tile_at(w, scratch, U))
+            gate_tile(w, steps, y, tile_at(w, scratch, U))
         write_tile(w, y, arrays[3], rows[3], b, channel, t0, lanes, steps)
 
 
 @jit
 def _load_tile(w, b, block, channel, lanes, t0, steps, flags, rows, arrays, scratch):
     """Fill the tiles u, dt, dt * u and the y that starts with the skip."""
-    u, dt, dtu = tile_at(w, scratch, _U), tile_at(w, scratch, _DT), tile_at(w, scratch, _DTU)
+    u, dt, dtu = tile_at(w, scratch, U), tile_at(w, scratch, DT), tile_at(w, scratch, DTU)
     read_tile(w, arrays[0], rows[0], b, channel, t0, lanes, steps, u)
     read_tile(w, arrays[1], rows[1], b, channel, t0, lanes, steps, dt)
     prepare_tile(w, steps, flags[0], u, dt, dt, dtu, arrays[8], block)
-    skip_tile(w, steps, tile_at(w, scratch, _Y), u, arrays[7], block)
+    skip_tile(w, steps, tile_at(w, scratch, Y), u, arrays[7], block)
 
 
 @jit
-def _advance(w, n, steps, scratch, A2, A2_at, B, B_at, Bn, Bt, C, C_at, Cn, Ct):
+def advance(w, n, steps, scratch, A2, A2_at, B, B_at, Bn, Bt, C, C_at, Cn, Ct):
     """Take four states through a tile; they and their A stay in registers, y is read and written once for all four."""
     width = len(w)
-    dt, dtu, y = tile_at(w, scratch, _DT), tile_at(w, scratch, _DTU), tile_at(w, scratch, _Y)
+    dt, dtu, y = tile_at(w, scratch, DT), tile_at(w, scratch, DTU), tile_at(w, scratch, Y)
     h = tile_at(w, scratch, FORWARD_TILES)
     a0, a1 = load(w, A2, A2_at + n * width), load(w, A2, A2_at + (n + 1) * width)
     a2, a3 = load(w, A2, A2_at + (n + 2) * width), load(w, A2, A2_at + (n + 3) * width)

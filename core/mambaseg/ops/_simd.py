@@ -32,6 +32,7 @@ __all__ = [
     "mul",
     "native_width",
     "peek",
+    "peek_index",
     "poke",
     "prefetch",
     "row_sums",
@@ -263,6 +264,16 @@ def peek(typingctx: Any, address: Any, position: Any) -> Any:
         return builder.load(_pointer(builder, args[0], args[1]))
 
     return types.float32(types.int64, types.int64), codegen
+
+
+@_operation
+def peek_index(typingctx: Any, address: Any, position: Any) -> Any:
+    """The int64 at `position`, counted in int64 values."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        return builder.load(builder.gep(builder.inttoptr(args[0], _INT64.as_pointer()), [args[1]]))
+
+    return types.int64(types.int64, types.int64), codegen
 
 
 @_operation

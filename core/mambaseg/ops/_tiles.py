@@ -25,6 +25,7 @@ from mambaseg.ops._simd import (
     log_one_plus_exp,
     mul,
     peek,
+    peek_index,
     poke,
     prefetch,
     row_sums,
@@ -41,6 +42,8 @@ __all__ = [
     "copy",
     "fill",
     "gate_tile",
+    "gather_lines",
+    "gather_tile",
     "inlined",
     "jit",
     "locate_block",
@@ -48,6 +51,8 @@ __all__ = [
     "prefetch_tile",
     "prepare_tile",
     "read_tile",
+    "scatter_lines",
+    "scatter_tile",
     "skip_tile",
     "tile_at",
     "write_tile",
@@ -55,7 +60,7 @@ __all__ = [
 
 TILE = 64  # steps; a multiple of every width
 _LINE = 16  # floats of a cache line
-_KERNEL_SOURCES = ("_simd.py", "_tiles.py", "_forward.py", "_backward.py")
+_KERNEL_SOURCES = ("_simd.py", "_tiles.py", "_forward.py", "_backward.py", "_cross_forward.py", "_cross_backward.py")
 
 # Divisors here are never zero; the Python error model would add a branch to each division.
 jit: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=True, error_model="numpy")
@@ -151,6 +156,65 @@ def write_tile(w, tile, target, strides, b, channel, t0, lanes, steps):
     for t in range(done, steps):
         for lane in range(lanes):
             poke(target, start + lane * by_lane + t * by_step, peek(tile, t * width + lane))
+
+
+@jit
+def gather_tile(w, source, start, stride, order, first, lanes, steps, tile):
+    """Copy `lanes` channels, neighbours in memory, of the pixels ``order[first:first + steps]`` into a tile."""
+    width = len(w)
+    for t in range(steps):
+        at = start + peek_index(order, first + t) * stride
+        if lanes == width:
+            store(tile, t * width, load(w, source, at))
+        else:
+            store(tile, t * width, splat(w, np.float32(0.0)))
+            for lane in range(lanes):
+                poke(tile, t * width + lane, peek(source, at + lane))
+
+
+@jit
+def scatter_tile(w, tile, target, start, stride, order, first, lanes, steps, fresh):
+    """Add a tile to where `gather_tile` would have read it; with `fresh`, write instead of add."""
+    width = len(w)
+    for t in range(steps):
+        at = start + peek_index(order, first + t) * stride
+        if lanes == width:
+            value = load(w, tile, t * width)
+            store(target, at, value if fresh else add(load(w, target, at), value))
+        else:
+            for lane in range(lanes):
+                before = np.float32(0.0) if fresh else peek(target, at + lane)
+                poke(target, at + lane, before + peek(tile, t * width + lane))
+
+
+@jit
+def gather_lines(w, source, start, stride, order, first, size, steps, lines, by_line):
+    """Copy `size` neighbouring floats of each of the pixels ``order[first:first + steps]`` to lines `by_line` apart."""
+    width = len(w)
+    for t in range(steps):
+        at, to = start + peek_index(order, first + t) * stride, t * by_line
+        if size >= width:
+            for i in range(0, size - width, width):
+                store(lines, to + i, load(w, source, at + i))
+            store(lines, to + size - width, load(w, source, at + size - width))  # may overlap the one before
+        else:
+            for i in range(size):
+                poke(lines, to + i, peek(source, at + i))
+
+
+@jit
+def scatter_lines(w, lines, by_line, target, start, stride, order, first, size, steps, fresh):
+    """Add lines to where `gather_lines` would have read them; with `fresh`, write instead of add."""
+    width = len(w)
+    whole = size - size % width
+    for t in range(steps):
+        at, to = start + peek_index(order, first + t) * stride, t * by_line
+        for i in range(0, whole, width):
+            value = load(w, lines, to + i)
+            store(target, at + i, value if fresh else add(load(w, target, at + i), value))
+        for i in range(whole, size):
+            before = np.float32(0.0) if fresh else peek(target, at + i)
+            poke(target, at + i, before + peek(lines, to + i))
 
 
 @jit

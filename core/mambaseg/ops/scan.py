@@ -13,7 +13,7 @@ from mambaseg._errors import MissingPackageError, UserError
 from mambaseg.ops.scan_reference import reference_scan
 from mambaseg.ops.scan_torch import torch_scan
 
-__all__ = ["BACKENDS", "available_backends", "selective_scan", "warm_up"]
+__all__ = ["BACKENDS", "available_backends", "choose_backend", "require_cpu_kernels", "selective_scan", "warm_up"]
 
 BACKENDS = ("auto", "reference", "torch", "cpu", "mamba_ssm")
 
@@ -112,7 +112,7 @@ def selective_scan(
         C = C.unsqueeze(1)
     _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     last_needs_grad = return_last_state and torch.is_grad_enabled()
-    scan = _load(_choose(u, last_needs_grad) if backend == "auto" else backend, u)
+    scan = _load(choose_backend(u, last_needs_grad) if backend == "auto" else backend, u)
     out, last_state = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return (out, last_state) if return_last_state else out
 
@@ -144,7 +144,7 @@ def warm_up(
     """
     if not _has_numba():
         return _nothing
-    from mambaseg.ops.scan_numba import warm_up_kernels
+    from mambaseg.ops._warm_up import warm_up_kernels
 
     return warm_up_kernels(background, on_message, training)
 
@@ -153,8 +153,8 @@ def _nothing() -> None:
     """Wait for nothing."""
 
 
-def _choose(u: Tensor, last_needs_grad: bool) -> str:
-    """Best backend for tensors like `u`."""
+def choose_backend(u: Tensor, last_needs_grad: bool = False) -> str:
+    """The backend that "auto" takes for tensors like `u`, when the last state needs a gradient or not."""
     if u.device.type == "cpu" and u.dtype != torch.float64 and _has_numba():
         return "cpu"
     # mamba_ssm gives no gradient through the last state.
@@ -178,6 +178,14 @@ def _load(name: str, u: Tensor) -> _Scan:
 
 def _load_cpu(u: Tensor) -> _Scan:
     """The numba kernels, for float32 and half tensors in main memory."""
+    require_cpu_kernels(u)
+    from mambaseg.ops.scan_numba import numba_scan
+
+    return numba_scan
+
+
+def require_cpu_kernels(u: Tensor) -> None:
+    """Raise the error that says why the CPU kernels cannot run here or cannot take tensors like `u`."""
     if not _has_numba():
         raise MissingPackageError(
             'Scan backend "cpu" needs the package numba, which is not installed; '
@@ -188,9 +196,6 @@ def _load_cpu(u: Tensor) -> _Scan:
             f'Scan backend "cpu" takes float32, float16 or bfloat16 tensors on the CPU, but was given {_describe(u)}; '
             'use backend "auto" or "torch".'
         )
-    from mambaseg.ops.scan_numba import numba_scan
-
-    return numba_scan
 
 
 def _load_mamba_ssm(u: Tensor) -> _Scan:

@@ -7,8 +7,7 @@ states never exists.
 
 from __future__ import annotations
 
-import logging
-import threading
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,21 +18,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from mambaseg.ops._backward import BACKWARD_TILES, backward_tasks
+from mambaseg.ops._blocks import BACKWARD_TASKS, Blocks, addresses, n_chunks
 from mambaseg.ops._forward import FORWARD_TILES, forward_tasks
 from mambaseg.ops._pool import share_out
 from mambaseg.ops._simd import LOG2_E, native_width
 from mambaseg.ops._tiles import TILE, cached
 
-__all__ = ["numba_scan", "warm_up_kernels"]
+__all__ = ["numba_scan"]
 
 WIDTH = native_width()  # channels a vector holds; 8 and 16 are tested
 
 _forward_kernel = cached(forward_tasks)
 _backward_kernel = cached(backward_tasks)
-_log = logging.getLogger(__name__)
-
-_CHUNK_STATES = 1 << 18  # states (channels * steps * N) worth handing to a thread: about 0.05 ms
-_BACKWARD_TASKS = 8  # fixed, not the number of threads, so that sums do not depend on the machine
 
 
 def numba_scan(
@@ -124,43 +120,13 @@ class _Problem:
         return batch, groups, channels // groups, length, self.A.shape[1]
 
     @property
-    def blocks_per_group(self) -> int:
-        return -(-self.shape[2] // self.width)
-
-    @property
-    def lanes(self) -> tuple[int, ...]:
-        """`w` of the kernels."""
-        return (0,) * self.width
-
-    def to_blocks(self, x: Tensor) -> Tensor:
-        """(..., D, N) as (..., block, N, lane), zeros in the lanes after a group's last channel."""
+    def blocks(self) -> Blocks:
         _, groups, per_group, _, _ = self.shape
-        x = x.unflatten(-2, (groups, per_group))
-        x = functional.pad(x, (0, 0, 0, self.blocks_per_group * self.width - per_group))
-        x = x.unflatten(-2, (self.blocks_per_group, self.width)).flatten(-4, -3)
-        return x.transpose(-1, -2).contiguous()
+        return Blocks(groups, per_group, self.width)
 
-    def from_blocks(self, x: Tensor) -> Tensor:
-        """The way back of `to_blocks`."""
-        _, groups, per_group, _, _ = self.shape
-        x = x.transpose(-1, -2).unflatten(-3, (groups, self.blocks_per_group)).flatten(-3, -2)
-        return x[..., :per_group, :].flatten(-3, -2)
-
-    def block_vector(self, x: Tensor | None) -> Tensor:
-        """(D,) or None (zeros) as (block, lane)."""
-        if x is None:
-            return torch.zeros(self.shape[1] * self.blocks_per_group, self.width)
-        return self.to_blocks(x[:, None])[:, 0]
-
-    def scratch(self, n_tiles: int) -> Tensor:
-        """Working memory of one thread: tiles, and a vector for each state."""
-        return torch.empty((n_tiles * (TILE + 1) + self.shape[4]) * self.width)
-
-    def n_chunks(self, n_tasks: int) -> int:
-        """Ranges to share out: 1 if the whole is too small for threads to pay."""
-        batch, groups, per_group, length, n_states = self.shape
-        chunks = batch * groups * per_group * length * n_states // _CHUNK_STATES
-        return min(n_tasks, chunks) if chunks >= 4 else 1
+    def share_out(self, work: Callable[[int, int], None], n_tasks: int) -> None:
+        """Run the tasks of a kernel in threads."""
+        share_out(work, n_tasks, n_chunks(n_tasks, math.prod(self.shape)))
 
 
 def _neighbours(x: Tensor) -> Tensor:
@@ -173,63 +139,57 @@ def _strides(x: Tensor | None) -> tuple[int, ...]:
     return (0, 0, 0) if x is None else x.stride()
 
 
-def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
-    """Where the tensors lie; the caller keeps them alive. 0 for None, which kernels do not touch."""
-    return tuple(0 if x is None else x.data_ptr() for x in tensors)
-
-
 def _run_forward(problem: _Problem, keep_starts: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """Output (float32), last state (batch, D, N) and, if kept, the states at the starts of the tiles."""
-    p = problem
-    batch, _, _, length, n_states = p.shape
-    blocks = p.shape[1] * p.blocks_per_group
+    p, cut = problem, problem.blocks
+    batch, groups, _, length, n_states = p.shape
+    blocks = groups * cut.of_group
     out = torch.empty_like(p.u)
     final = torch.empty(batch, blocks, n_states, p.width)
     starts = torch.empty(batch, blocks, -(-length // TILE), n_states, p.width) if keep_starts else None
-    A2, D, bias = p.to_blocks(p.A * LOG2_E), p.block_vector(p.D), p.block_vector(p.delta_bias)
-    arrays = _addresses(p.u, p.delta, p.z, out, A2, p.B, p.C, D, bias, starts, final)
+    A2, D, bias = cut.pack(p.A * LOG2_E), cut.pack_vector(p.D), cut.pack_vector(p.delta_bias)
+    arrays = addresses(p.u, p.delta, p.z, out, A2, p.B, p.C, D, bias, starts, final)
     flags = (int(p.softplus), int(p.z is not None), int(keep_starts))
     rows = (p.u.stride(), p.delta.stride(), _strides(p.z), out.stride())
     maps = (p.B.stride(), p.C.stride())
 
     def work(first: int, last: int) -> None:
-        scratch = p.scratch(FORWARD_TILES)
-        _forward_kernel(p.lanes, first, last, p.shape, flags, rows, maps, arrays, scratch.data_ptr())
+        scratch = cut.scratch(FORWARD_TILES, n_states)
+        _forward_kernel(cut.lanes, first, last, p.shape, flags, rows, maps, arrays, scratch.data_ptr())
 
-    share_out(work, batch * blocks, p.n_chunks(batch * blocks))
-    return out, p.from_blocks(final)[..., : p.n_states].contiguous(), starts
+    p.share_out(work, batch * blocks)
+    return out, cut.unpack(final)[..., : p.n_states].contiguous(), starts
 
 
 def _run_backward(
     problem: _Problem, starts: Tensor, grad_out: Tensor | None, grad_last: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D, z and delta_bias in float32; that of z is None without z."""
-    p = problem
+    p, cut = problem, problem.blocks
     batch, groups, _, length, n_states = p.shape
-    blocks = groups * p.blocks_per_group
-    parts = min(p.blocks_per_group, -(-_BACKWARD_TASKS // (batch * groups)))
+    blocks = groups * cut.of_group
+    parts = min(cut.of_group, -(-BACKWARD_TASKS // (batch * groups)))
     gout = torch.zeros_like(p.u) if grad_out is None else _neighbours(grad_out.float())
     du, ddelta = torch.empty_like(p.u), torch.empty_like(p.delta)
     dz = None if p.z is None else torch.empty_like(p.z)
     dA = torch.zeros(batch, blocks, n_states, p.width)
     dD, dbias = torch.zeros(batch, blocks, 1, p.width), torch.zeros(batch, blocks, 1, p.width)
     dB, dC = (torch.empty(batch, groups, parts, n_states, length) for _ in range(2))
-    A2, D, bias = p.to_blocks(p.A * LOG2_E), p.block_vector(p.D), p.block_vector(p.delta_bias)
+    A2, D, bias = cut.pack(p.A * LOG2_E), cut.pack_vector(p.D), cut.pack_vector(p.delta_bias)
     last = _last_gradient(p, grad_last)
-    inputs = _addresses(p.u, p.delta, p.z, gout, A2, p.B, p.C, D, bias)
-    states, grads = _addresses(starts, last), _addresses(du, ddelta, dz, dA, dB, dC, dD, dbias)
+    inputs = addresses(p.u, p.delta, p.z, gout, A2, p.B, p.C, D, bias)
+    states, grads = addresses(starts, last), addresses(du, ddelta, dz, dA, dB, dC, dD, dbias)
     rows = tuple(_strides(x) for x in (p.u, p.delta, p.z, gout, du, ddelta, dz))
     flags, shape = (int(p.softplus), int(p.z is not None)), (*p.shape, parts)
     maps = (p.B.stride(), p.C.stride())
 
     def work(first: int, last: int) -> None:
-        scratch = p.scratch(BACKWARD_TILES)
-        _backward_kernel(p.lanes, first, last, shape, flags, rows, maps, inputs, states, grads, scratch.data_ptr())
+        scratch = cut.scratch(BACKWARD_TILES, n_states)
+        _backward_kernel(cut.lanes, first, last, shape, flags, rows, maps, inputs, states, grads, scratch.data_ptr())
 
-    n_tasks = batch * groups * parts
-    share_out(work, n_tasks, p.n_chunks(n_tasks))
+    p.share_out(work, batch * groups * parts)
     keep = p.n_states
-    vectors = [p.from_blocks(x.sum(0)) for x in (dA, dD, dbias)]  # (D, N), (D, 1), (D, 1)
+    vectors = [cut.unpack(x.sum(0)) for x in (dA, dD, dbias)]  # (D, N), (D, 1), (D, 1)
     dB, dC = dB.sum(2)[:, :, :keep], dC.sum(2)[:, :, :keep]
     return du, ddelta, vectors[0][:, :keep], dB, dC, vectors[1][:, 0], dz, vectors[2][:, 0]
 
@@ -238,51 +198,5 @@ def _last_gradient(problem: _Problem, grad_last: Tensor | None) -> Tensor:
     """The gradient of the last state as (batch, block, state, lane), where the way back begins."""
     batch, groups, _, _, n_states = problem.shape
     if grad_last is None:
-        return torch.zeros(batch, groups * problem.blocks_per_group, n_states, problem.width)
-    return problem.to_blocks(functional.pad(grad_last.float(), (0, n_states - problem.n_states)))
-
-
-def warm_up_kernels(background: bool, on_message: Callable[[str], None] | None, training: bool) -> Callable[[], None]:
-    """See `mambaseg.ops.warm_up`."""
-    say = on_message or _log.info
-    errors: list[BaseException] = []
-    announced = threading.Event()
-
-    def announce() -> None:
-        announced.set()
-        say("Compiling the selective scan for this processor; this happens once and takes some seconds.")
-
-    def compile_all() -> None:
-        slow = threading.Timer(1.0, announce)
-        slow.daemon = True
-        slow.start()
-        try:
-            _compile(training)
-        except Exception as error:  # noqa: BLE001 - kept and raised again in the thread that waits
-            errors.append(error)
-        finally:
-            slow.cancel()
-        if announced.is_set() and not errors:
-            say("The selective scan is ready.")
-
-    def wait() -> None:
-        thread.join()
-        if errors:
-            raise errors[0]
-
-    # no daemon: torch aborts a process that ends while one of its kernels runs in another thread
-    thread = threading.Thread(target=compile_all, name="mambaseg-warm-up")
-    thread.start()
-    if not background:
-        wait()
-    return wait
-
-
-def _compile(training: bool) -> None:
-    """Run the smallest scan, which compiles the kernels or loads them from numba's cache."""
-    u = torch.zeros(1, 1, 1, requires_grad=training)
-    A, B = torch.zeros(1, 4), torch.zeros(1, 1, 4, 1)
-    with torch.set_grad_enabled(training):
-        out, _ = numba_scan(u, u, A, B, B)
-        if training:
-            out.sum().backward()
+        return torch.zeros(batch, groups * problem.blocks.of_group, n_states, problem.width)
+    return problem.blocks.pack(functional.pad(grad_last.float(), (0, n_states - problem.n_states)))
