@@ -12,7 +12,7 @@ import typer
 
 import mambaseg
 from mambaseg._errors import Cancelled, DatasetProblems, UserError
-from mambaseg.cli import bench, demo, evaluate, import_, models, segment, train
+from mambaseg.cli import bench, demo, evaluate, import_, models, plan, segment, train
 from mambaseg.cli._console import say_error
 from mambaseg.cli._engine import stop_talking
 
@@ -37,6 +37,7 @@ app = typer.Typer(name="mambaseg", add_completion=False, pretty_exceptions_enabl
 app.command()(demo.demo)
 app.command()(segment.segment)
 app.command()(train.train)
+app.command()(plan.plan)
 app.command()(evaluate.evaluate)
 app.command("import")(import_.import_)
 app.add_typer(models.app, name="models")

@@ -86,12 +86,14 @@ class CaseMeasure:
     shape, spacing : per spatial axis; shape after the crop
     share : voxels after the crop / voxels before it
     intensities : float32, one array a channel: a sample of the foreground; empty without foreground
+    is_cropped : measured within the box of the nonzero voxels
     """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     share: float
     intensities: tuple[NDArray[np.float32], ...]
+    is_cropped: bool = True
 
 
 def measure_case(frame: NDArray[Any], labels: NDArray[Any], spacing: Sequence[float], *, crop: bool,
@@ -110,7 +112,7 @@ def measure_case(frame: NDArray[Any], labels: NDArray[Any], spacing: Sequence[fl
     cropped, cropped_labels = frame[(slice(None), *box)], labels[box]
     return CaseMeasure(tuple(cropped_labels.shape), tuple(float(s) for s in spacing),
                        cropped_labels.size / labels.size,
-                       tuple(_draw(cropped, cropped_labels > 0, n_samples, evenly)))
+                       tuple(_draw(cropped, cropped_labels > 0, n_samples, evenly)), crop)
 
 
 def combine(measures: Sequence[CaseMeasure], unit: str = "mm", n_channels: int | None = None) -> Fingerprint:

@@ -35,6 +35,7 @@ __all__ = [
     "batch_size",
     "configure",
     "lowres",
+    "memory_bytes",
     "normalisation_scheme",
     "plan_dataset",
     "resampled_shapes",
@@ -63,6 +64,7 @@ class Planner:
     ----------
     plans_name, class_name : as nnU-Net writes them into its plans
     reference : activations that fill the planner's GPU, by number of axes, at the reference batch
+    memory_gb : of that GPU
     blocks : the network's stages
     cover : share of the data set's voxels that one batch may hold
     shrinks_per_sample : compare one sample's share of a reference batch, doubled, rather than the reference itself
@@ -75,6 +77,7 @@ class Planner:
     class_name: str
     reference: Mapping[int, float]
     blocks: Blocks = PLAIN_BLOCKS
+    memory_gb: float = 8.0
     cover: float = 0.05
     shrinks_per_sample: bool = False
     drops_close_lowres: bool = True
@@ -82,11 +85,12 @@ class Planner:
     is_flat: bool = False
 
 
-def _residual(size: str, reference_2d: float, reference_3d: float) -> Planner:
+def _residual(size: str, memory_gb: float, reference_2d: float, reference_3d: float) -> Planner:
     """A residual-encoder preset."""
     blocks = Blocks(encoder=(1, 3, 4, 6), decoder=1, is_residual=True)
     reference = {2: reference_2d, 3: reference_3d}
-    return Planner(f"nnUNetResEncUNet{size}Plans", f"nnUNetPlannerResEnc{size}", reference, blocks, cover=1.0)
+    plans_name, class_name = f"nnUNetResEncUNet{size}Plans", f"nnUNetPlannerResEnc{size}"
+    return Planner(plans_name, class_name, reference, blocks, memory_gb, cover=1.0)
 
 
 class WorkingGrid(NamedTuple):
@@ -97,14 +101,14 @@ class WorkingGrid(NamedTuple):
     median_shape: tuple[float, ...]
 
 
-_PLAIN_REFERENCE = {2: 85e6, 3: 560e6}  # 8 GB
+_PLAIN_REFERENCE = {2: 85e6, 3: 560e6}
 PLANNERS: Mapping[str, Planner] = {
     "umamba": Planner("nnUNetPlans", "ExperimentPlanner", _PLAIN_REFERENCE, drops_close_lowres=False,
                       is_case_sensitive=True, is_flat=True),
     "current": Planner("nnUNetPlans", "ExperimentPlanner", _PLAIN_REFERENCE, shrinks_per_sample=True),
-    "resenc-m": _residual("M", 135e6, 680e6),  # 8 GB
-    "resenc-l": _residual("L", 380e6, 2100e6),  # 24 GB
-    "resenc-xl": _residual("XL", 560e6, 3600e6),  # 40 GB
+    "resenc-m": _residual("M", 8, 135e6, 680e6),
+    "resenc-l": _residual("L", 24, 380e6, 2100e6),
+    "resenc-xl": _residual("XL", 40, 560e6, 3600e6),
 }  # fmt: skip
 
 
@@ -279,6 +283,28 @@ def plan_dataset(
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {str(i): dict(v) for i, v in enumerate(known.intensities)},
     }
+
+
+def memory_bytes(plans: Mapping[str, Any], configuration: str, planner: str, n_labels: int) -> float:
+    """GPU memory that training a configuration takes, by the reckoning that its planner sized it with.
+
+    Parameters
+    ----------
+    plans, planner : from `plan_dataset`
+    configuration : "2d", "3d_fullres", ...
+    n_labels : entries of the label table
+
+    Notes
+    -----
+    nnU-Net's estimate for its own U-Net. A U-Mamba's Mamba layers come on top.
+    """
+    rule, values = PLANNERS[planner], resolve(dict(plans), configuration)
+    network = read_network(values)
+    ndim = len(values["patch_size"])
+    size = Topology(tuple(values["patch_size"]), network["strides"], network["kernel_sizes"], ())
+    a_sample = n_activations(size, network["features_per_stage"], n_labels, rule.blocks)
+    filled = a_sample * float(values["batch_size"]) / (rule.reference[ndim] * REFERENCE_BATCH[ndim])
+    return filled * rule.memory_gb * 1e9
 
 
 def _configurations(rule: Planner, grid: WorkingGrid, n_cases: int, n_labels: int) -> dict[str, Configuration]:

@@ -45,7 +45,7 @@ class Look:
     unit : of the spacing
     values : that occur in the labels
     shape : voxels per spatial axis
-    measure : its part of the fingerprint; cropped to nonzero where the unit is mm
+    measure : its part of the fingerprint
     """
 
     channels: tuple[str, ...]
@@ -56,7 +56,7 @@ class Look:
     measure: CaseMeasure
 
 
-def look_through(cases: Sequence[CaseFiles], names: Mapping[int, str],
+def look_through(cases: Sequence[CaseFiles], names: Mapping[int, str], crop: bool | None = None,
                  progress: ProgressCallback | None = None) -> tuple[dict[str, Look], list[str]]:
     """Read every case once, several at a time.
 
@@ -64,6 +64,7 @@ def look_through(cases: Sequence[CaseFiles], names: Mapping[int, str],
     ----------
     cases : to read
     names : of the label values that may occur; empty: all may
+    crop : measure what is left after cropping to nonzero; None: only where the unit is mm, as training does
     progress : called after each case
 
     Returns
@@ -71,7 +72,7 @@ def look_through(cases: Sequence[CaseFiles], names: Mapping[int, str],
     What the usable cases are like, by name; and a sentence for each problem of the others, in the order of `cases`
     """
     n_samples = N_SAMPLES // max(len(cases), 1)
-    found = in_parallel(lambda case: _look(case, names, n_samples), cases, "Reading", progress,
+    found = in_parallel(lambda case: _look(case, names, n_samples, crop), cases, "Reading", progress,
                         _MEMORY_A_FILE_BYTE * _largest(cases))
     looks = {case.name: look for case, (look, _) in zip(cases, found, strict=True) if look is not None}
     return looks, [problem for _, problems in found for problem in problems]
@@ -142,7 +143,8 @@ def _bytes(path: Path) -> int:
         return 0
 
 
-def _look(case: CaseFiles, names: Mapping[int, str], n_samples: int) -> tuple[Look | None, list[str]]:
+def _look(case: CaseFiles, names: Mapping[int, str], n_samples: int,
+          crop: bool | None) -> tuple[Look | None, list[str]]:
     """One case: what it is like, or its problems."""
     problems: list[str] = []
     image = _tried(case.read_image, short(case.images[0]), problems)
@@ -152,6 +154,9 @@ def _look(case: CaseFiles, names: Mapping[int, str], n_samples: int) -> tuple[Lo
     problems += _grid_problems(case, image, labels.grid)
     values = np.unique(labels.data)
     problems += _value_problems(case, labels.data, values, names)
+    if case.channels and image.n_channels != len(case.channels):
+        problems.append(f"{case.name} has {image.n_channels} channel{'s' * (image.n_channels > 1)}, but dataset.json "
+                        f"names {len(case.channels)} ({', '.join(case.channels)}); add or remove some")
     frame = next(image.frames())
     if frame.dtype.kind == "f" and not np.isfinite(frame).any():
         problems.append(f"{short(case.images[0])} has no finite value; write it again")
@@ -160,8 +165,8 @@ def _look(case: CaseFiles, names: Mapping[int, str], n_samples: int) -> tuple[Lo
     n = image.n_channels
     channels = COLOURS if image.is_rgb and not case.channels else (
         image.channel_names or tuple(f"channel {i + 1}" for i in range(n)))
-    measured = measure_case(frame, labels.data, image.grid.spacing, crop=image.grid.unit == "mm", n_samples=n_samples,
-                            evenly=True)
+    measured = measure_case(frame, labels.data, image.grid.spacing, n_samples=n_samples, evenly=True,
+                            crop=image.grid.unit == "mm" if crop is None else crop)
     return Look(channels, image.ndim, image.grid.unit, frozenset(values.tolist()), image.grid.shape, measured), []
 
 

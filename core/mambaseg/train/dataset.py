@@ -68,17 +68,17 @@ class Dataset:
             image, labels = case.read()
             yield case.name, frame_of(image, self.n_channels), self.to_classes(labels), image.grid.spacing
 
-    def fingerprint(self, cases: Sequence[CaseFiles], crop: bool | None = None) -> Fingerprint:
+    def fingerprint(self, cases: Sequence[CaseFiles], crop: bool) -> Fingerprint:
         """Sizes and brightness of some cases, as the check measured them.
 
         Parameters
         ----------
         cases : of this data set
-        crop : to nonzero before measuring; None: as the unit suggests, which is what the check did. Otherwise the files
-            are read again
+        crop : to nonzero before measuring; the files are read again where the check did otherwise
         """
-        if crop is None or crop == (self.unit == "mm"):
-            return combine([self.looks[case.name].measure for case in cases], self.unit, self.n_channels)
+        measures = [self.looks[case.name].measure for case in cases if case.name in self.looks]
+        if len(measures) == len(cases) and all(measured.is_cropped == crop for measured in measures):
+            return combine(measures, self.unit, self.n_channels)
         frames = ((frame, labels, spacing) for _, frame, labels, spacing in self.load(cases))
         return measure(frames, len(cases), unit=self.unit, crop=crop, evenly=True)
 
@@ -91,7 +91,7 @@ def frame_of(image: Image, n_channels: int) -> NDArray[Any]:
     return frame
 
 
-def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0,
+def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0, crop: bool | None = None,
                  progress: ProgressCallback | None = None) -> Dataset:
     """Look through a data set: each file is read once, and everything that is wrong is told at once.
 
@@ -104,6 +104,7 @@ def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0,
     folder : a folder or table in one of the forms of `mambaseg.train.files.find_cases`
     instances : whether labels number objects; None: as ``dataset.json`` says, else guessed from the values
     fold : which split, counted from 0
+    crop : see `mambaseg.train.check.look_through`
     progress : called after each case
 
     Raises
@@ -116,7 +117,7 @@ def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0,
     if instances is None and kind:
         instances = bool(kind == "instance")
     names = {} if instances else label_names(source.info)
-    looks, problems = look_through(list(source.cases.values()), names, progress)
+    looks, problems = look_through(list(source.cases.values()), names, crop, progress)
     problems = [*source.problems, *problems, *problems_between(looks, source.cases)]
     values = sorted(set[int]().union(*(look.values for look in looks.values())) | {0})
     if instances is None:

@@ -194,9 +194,6 @@ def _raw_folder(folder: Path) -> Source:
             problems.append(f"labelsTr/{name}{ending} is missing; add it, or remove the images of {name}")
         elif name not in images:
             problems.append(f"imagesTr/{name}_0000{ending} is missing; add it, or remove labelsTr/{labels[name].name}")
-        elif len(images[name]) not in (1, len(channels)):
-            problems.append(f"{name} has {len(images[name])} channel files, but dataset.json names {len(channels)} "
-                            f"channels ({', '.join(channels)}); add or remove some")
         else:
             cases[name] = CaseFiles(name, images[name], labels[name], channels)
     splits = _splits(_read_json(folder / "splits_final.json", list), {*cases}, f"{folder}/splits_final.json", problems)
