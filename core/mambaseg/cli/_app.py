@@ -12,9 +12,10 @@ import typer
 
 import mambaseg
 from mambaseg._errors import Cancelled, DatasetProblems, UserError
-from mambaseg.cli import bench, demo, evaluate, import_, models, plan, segment, train
+from mambaseg.cli import bench, demo, ensemble, evaluate, import_, models, plan, segment, train
 from mambaseg.cli._console import say_error
 from mambaseg.cli._engine import stop_talking
+from mambaseg.words import NO_MEMORY
 
 __all__ = ["app", "main"]
 
@@ -40,6 +41,7 @@ app.command()(train.train)
 app.command()(plan.plan)
 app.command()(evaluate.evaluate)
 app.command("import")(import_.import_)
+app.command()(ensemble.ensemble)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 
@@ -81,7 +83,7 @@ def run(arguments: list[str]) -> int:
         say_error(str(error))
         return UNUSABLE
     except MemoryError:
-        say_error("The memory does not suffice; choose a part with --roi, or close other programs.")
+        say_error(NO_MEMORY)
         return UNUSABLE
     except BrokenPipeError:  # whoever read our output has seen enough, as in `mambaseg models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,7 @@ from mambaseg._errors import ModelError
 from mambaseg.plan import Plan
 from mambaseg.plan.plan import FITS
 
-__all__ = ["KINDS", "SCHEMA_VERSION", "check", "plan"]
+__all__ = ["KINDS", "OPTIONAL", "SCHEMA_VERSION", "check", "plan"]
 
 SCHEMA_VERSION = 1
 KINDS = ("classes", "regions", "instances")
@@ -88,8 +88,20 @@ def _is_parent(value: Any) -> bool:
 
 
 def _is_member(value: Any) -> bool:
-    return (isinstance(value, dict) and set(value) == {"network", "network_config", "checksum"}
-            and all(_ENTRIES[name][0](entry) for name, entry in value.items()))
+    """Whether a value describes a network of an ensemble; its plan is checked with that of the model."""
+    return (isinstance(value, dict) and set(value) >= {"network", "network_config", "checksum"}
+            and all(name in _MEMBER and _MEMBER[name](entry) for name, entry in value.items()))
+
+
+def _is_adapter(value: Any) -> bool:
+    """Whether a value describes a small change of the last layer; see `mambaseg.models.adapters`."""
+    return (isinstance(value, dict) and set(value) == {"name", "checksum", "is_on", "training"}
+            and _is_name(value["name"]) and isinstance(value["is_on"], bool)
+            and all(_ENTRIES[name][0](value[name]) for name in ("checksum", "training")))
+
+
+def _are_labels(value: Any) -> bool:
+    return _is_list(value, lambda label: _is_int(label, 1), 1, _MAX_CLASSES)
 
 
 _ENTRIES: dict[str, tuple[Check, str]] = {
@@ -114,9 +126,14 @@ _ENTRIES: dict[str, tuple[Check, str]] = {
                  "a SHA-256 of 64 hexadecimal digits"),
     "members": (lambda value: _is_list(value, _is_member, 0, _MAX_MEMBERS),
                 f"a list of at most {_MAX_MEMBERS} networks, each with its settings and checksum"),
+    "regions": (lambda value: _is_list(value, _are_labels, 0, _MAX_CLASSES), "a list of label values for each region"),
+    "region_order": (lambda value: value in ([], ()) or _are_labels(value), "a label value for each region"),
+    "adapters": (lambda value: _is_list(value, _is_adapter), "a list of adapters, each with its name and checksum"),
 }
-# Entries that came after the first models were written
-_DEFAULTS: dict[str, Any] = {"members": []}
+_MEMBER: dict[str, Check] = {name: _ENTRIES[name][0] for name in ("network", "network_config", "checksum", "plan",
+                                                                 "mirror_axes")}
+_MEMBER["group"] = lambda value: _is_int(value, 0, _MAX_MEMBERS)
+OPTIONAL = ("members", "regions", "region_order", "adapters")  # entries that came after the first models were written
 _PLAN_DEFAULTS: dict[str, Any] = {"fit": "windows"}
 
 
@@ -133,13 +150,14 @@ def check(values: Any, where: str) -> dict[str, Any]:
     if _is_int(version, SCHEMA_VERSION + 1):
         raise ModelError(f"{where} has schema version {version}, but this program reads {SCHEMA_VERSION}; "
                          "update mambaseg.")
-    values = _DEFAULTS | values
+    values = {name: [] for name in OPTIONAL} | values
     _same_keys(values, set(_ENTRIES), where)
     for name, (is_right, expected) in _ENTRIES.items():
         if not is_right(values[name]):
             raise _wrong(where, name, values[name], expected)
-    return {name: tuple(value) if name in ("classes", "channels", "mirror_axes") else value
-            for name, value in values.items()}
+    lists = ("classes", "channels", "mirror_axes", "region_order")
+    regions = tuple(tuple(region) for region in values["regions"])
+    return {name: tuple(value) if name in lists else value for name, value in values.items()} | {"regions": regions}
 
 
 def plan(values: dict[str, Any], channels: tuple[str, ...], where: str) -> Plan:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mambaseg._errors import ModelError
 from mambaseg.models import _schema
+from mambaseg.models.adapters import Adapter, apply_adapters
 from mambaseg.plan import Plan
 
 if TYPE_CHECKING:
@@ -24,17 +25,37 @@ _MAX_JSON_BYTES = 8 * 2**20  # a model.json is a few KB; more is not one of ours
 
 @dataclass(frozen=True)
 class Member:
-    """A further network of an ensemble; shares the plan, classes and channels of its model.
+    """A further network of an ensemble; shares the classes and channels of its model.
+
+    Networks of one group, such as the folds of a cross-validation, share a plan and have their logits averaged; groups
+    have their probabilities averaged. So nnU-Net does it with folds and with configurations.
 
     Parameters
     ----------
     network, network_config : as in `Model`
     checksum : SHA-256 of its weights, ``weights_<k>.safetensors`` with k from 1, hexadecimal; empty: not saved
+    group : number of its group; the model's first network is in group 0
+    plan, mirror_axes : as in `Model`, alike for all of a group; None, as in group 0: those of the model
     """
 
     network: str
     network_config: dict[str, Any]
     checksum: str = ""
+    group: int = 0
+    plan: Plan | None = None
+    mirror_axes: tuple[int, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `model.json`, without what is as usual."""
+        values: dict[str, Any] = {"network": self.network, "network_config": self.network_config,
+                                  "checksum": self.checksum}
+        if self.group:
+            values["group"] = self.group
+        if self.plan is not None:
+            values["plan"] = self.plan.to_json()
+        if self.mirror_axes is not None:
+            values["mirror_axes"] = self.mirror_axes
+        return values
 
 
 @dataclass(frozen=True)
@@ -62,8 +83,13 @@ class Model:
     schema_version : of `model.json`
     folder : where it was loaded from or saved to; None: not saved
     checksum : SHA-256 of `weights.safetensors`, hexadecimal; empty: not saved
-    members : further networks whose logits are averaged with those of the first; `model.json` has them only where
-        there are any
+    members : further networks whose outputs are averaged with those of the first
+    regions : label values that each region is made of, for kind "regions"; empty: not known
+    region_order : label that each region is painted with, later regions over earlier ones; empty: 1, 2, 3, ...
+
+    adapters : named changes of the last layer of the first network; those that are on are part of what it computes
+
+    The last four are in `model.json` only where there are any.
     """
 
     name: str
@@ -85,6 +111,9 @@ class Model:
     folder: Path | None = None
     checksum: str = ""
     members: tuple[Member, ...] = ()
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def n_channels(self) -> int:
@@ -98,12 +127,21 @@ class Model:
             return 3
         return len(self.classes) - (self.kind == "regions")
 
+    @property
+    def class_labels(self) -> tuple[tuple[int, ...], ...]:
+        """Label values that belong to each class, background first; regions may share some."""
+        if self.kind != "regions":
+            return tuple((value,) for value in range(len(self.classes)))
+        alone = self.region_order or range(1, self.n_outputs + 1)
+        return ((0,), *(self.regions or ((value,) for value in alone)))
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for `model.json`; `folder` stays out."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "folder"}
         values["plan"] = self.plan.to_json()
-        members = values.pop("members")
-        return values | {"members": [dataclasses.asdict(member) for member in members]} if members else values
+        values["members"] = [member.to_json() for member in self.members]
+        values["adapters"] = [dataclasses.asdict(adapter) for adapter in self.adapters]
+        return {name: value for name, value in values.items() if value or name not in _schema.OPTIONAL}
 
     @classmethod
     def from_json(cls, values: Any, where: str) -> Model:
@@ -115,17 +153,20 @@ class Model:
         """
         checked = _schema.check(values, where)
         plan = _schema.plan(checked.pop("plan"), checked["channels"], where)
-        if any(axis >= plan.ndim for axis in checked["mirror_axes"]):
-            raise ModelError(f'{where}: "mirror_axes" is {list(checked["mirror_axes"])}, but the plan has '
-                             f"{plan.ndim} axes; get a fresh copy of the model.")
-        members = tuple(Member(**member) for member in checked.pop("members"))
-        return cls(plan=plan, members=members, **checked)
+        members = tuple(_member(member, checked["channels"], where) for member in checked.pop("members"))
+        adapters = tuple(Adapter(**adapter) for adapter in checked.pop("adapters"))
+        model = cls(plan=plan, members=members, adapters=adapters, **checked)
+        _check_regions(model, where)
+        _check_groups(model, where)
+        return model
 
     @property
     def parts(self) -> dict[str, Model]:
         """Each network of the ensemble as a model of its own, by the name of its weights file; the first is `self`."""
         alone = {f"weights_{index}.safetensors": dataclasses.replace(
-            self, network=member.network, network_config=member.network_config, checksum=member.checksum, members=())
+            self, network=member.network, network_config=member.network_config, checksum=member.checksum, members=(),
+            plan=self.plan if member.plan is None else member.plan,
+            mirror_axes=self.mirror_axes if member.mirror_axes is None else member.mirror_axes)
             for index, member in enumerate(self.members, 1)}
         return {"weights.safetensors": self, **alone}
 
@@ -147,7 +188,10 @@ class Model:
 
         if self.folder is None:
             raise ModelError(f'Model "{self.name}" has no folder with weights; save it with save_package first.')
-        return _weights.build_with_weights(part, self.folder / file)
+        network = _weights.build_with_weights(part, self.folder / file)
+        if part is self:
+            apply_adapters(self, network)
+        return network
 
     @functools.cached_property
     def built(self) -> nn.Module:
@@ -158,6 +202,47 @@ class Model:
     def built_all(self) -> list[nn.Module]:
         """The networks of `build_all`, made at the first use and kept."""
         return [self.built, *(self._build(file, part) for file, part in list(self.parts.items())[1:])]
+
+    @property
+    def built_groups(self) -> list[tuple[Model, list[nn.Module]]]:
+        """The networks of `built_all` by group, with a model whose plan and mirror axes are the group's."""
+        groups: dict[int, tuple[Model, list[nn.Module]]] = {}
+        numbers = [0, *(member.group for member in self.members)]
+        for number, part, network in zip(numbers, self.parts.values(), self.built_all, strict=True):
+            groups.setdefault(number, (part, []))[1].append(network)
+        return list(groups.values())
+
+
+def _member(values: dict[str, Any], channels: tuple[str, ...], where: str) -> Member:
+    """A member as `Member.to_json` wrote it."""
+    own = dict(values)
+    if "plan" in own:
+        own["plan"] = _schema.plan(own["plan"], channels, where)
+    if "mirror_axes" in own:
+        own["mirror_axes"] = tuple(own["mirror_axes"])
+    return Member(**own)
+
+
+def _check_regions(model: Model, where: str) -> None:
+    """Refuse regions or an order of painting that do not go with the outputs."""
+    for name, values in (("regions", model.regions), ("region_order", model.region_order)):
+        n_wanted = model.n_outputs if model.kind == "regions" else 0
+        if values and len(values) != n_wanted:
+            raise ModelError(f'{where}: "{name}" has {len(values)} entries, but the model has {n_wanted} regions; '
+                             "get a fresh copy of the model.")
+
+
+def _check_groups(model: Model, where: str) -> None:
+    """Refuse mirror axes that a plan has not, plans that differ within a group, and 3-D members of a 2-D model."""
+    plans = {0: (model.plan, model.mirror_axes)}
+    for number, part in zip([0, *(member.group for member in model.members)], model.parts.values(), strict=True):
+        if any(axis >= part.plan.ndim for axis in part.mirror_axes):
+            raise ModelError(f'{where}: "mirror_axes" is {list(part.mirror_axes)}, but the plan has '
+                             f"{part.plan.ndim} axes; get a fresh copy of the model.")
+        if part.plan.ndim > model.plan.ndim or plans.setdefault(number, (part.plan, part.mirror_axes)) != (
+                part.plan, part.mirror_axes):
+            raise ModelError(f'{where}: "members" of group {number} have plans that differ or do not go with that of '
+                             "the model; get a fresh copy of the model.")
 
 
 def read_model(folder: Path) -> Model:

@@ -194,13 +194,31 @@ def _with_members(model: Model, n_members: int) -> Model:
 
 
 def _mean_test(model: Model, test_input: NDArray[Any]) -> NDArray[np.float32]:
-    """Logits for a test input, averaged over the networks of an ensemble; one of them in memory at a time."""
-    total: NDArray[np.float32] | None = None
+    """Logits for a test input, averaged over the networks of an ensemble; one of them in memory at a time.
+
+    A network that wants another size sees the middle of the input, or the input in the middle of zeros; a 2-D network
+    among 3-D ones sees the middle slice, and its logits count for every slice.
+    """
+    sides = test_input.shape[2:]
+    total = np.zeros((1, model.n_outputs, *sides), np.float32)
     for file, part in model.parts.items():
         network = _weights.build_with_weights(part, (model.folder or Path()) / file)
-        logits = run_test(network, test_input)
-        total = logits if total is None else total + logits
-    return np.asarray(total, np.float32) / np.float32(len(model.parts))
+        is_flat = part.plan.ndim < len(sides)
+        seen = test_input[:, :, sides[0] // 2] if is_flat else test_input
+        logits = _centred(run_test(network, _centred(seen, _test_sides(part))), sides[-part.plan.ndim:])
+        total += logits[:, :, None] if is_flat else logits
+    total /= len(model.parts)
+    return total
+
+
+def _centred(values: NDArray[Any], sides: Sequence[int]) -> NDArray[Any]:
+    """An array whose last axes are cut, or filled up with zeros, on both sides alike."""
+    for axis, side in enumerate(sides, values.ndim - len(sides)):
+        missing = side - values.shape[axis]
+        pads = [(0, 0)] * values.ndim
+        pads[axis] = (max(0, missing) // 2, max(0, missing) - max(0, missing) // 2)
+        values = np.pad(values, pads).take(range(max(0, -missing) // 2, max(0, -missing) // 2 + side), axis)
+    return values
 
 
 def _write_files(folder: Path, model: Model, states: Sequence[Mapping[str, Tensor]], test_input: NDArray[Any] | None,
@@ -212,7 +230,7 @@ def _write_files(folder: Path, model: Model, states: Sequence[Mapping[str, Tenso
         checksums.append(_weights.sha256(folder / file))
     members = tuple(dataclasses.replace(member, checksum=checksum)
                     for member, checksum in zip(model.members, checksums[1:], strict=True))
-    described = dataclasses.replace(model, checksum=checksums[0], members=members)
+    described = dataclasses.replace(model, checksum=checksums[0], members=members, adapters=())
     values = json.loads(json.dumps(described.to_json(), allow_nan=False))
     described = dataclasses.replace(Model.from_json(values, "The model to save"), folder=folder)
     for file, part in described.parts.items():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-__all__ = ["Segmentation", "segment"]
+__all__ = ["Segmentation", "labels_from", "segment"]
 
 Box = Sequence[slice | tuple[int, int]]
 
@@ -93,7 +93,7 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     notes = list(given.notices)
     matched = match_channels(given, model, notes)
     n_bad = check_values(given, notes)
-    is_slicewise = match_axes(given, model, notes)
+    match_axes(given, model, notes)
     groups = [_Group(part, networks, match_spacing(given, part, notes)) for part, networks in model.built_groups]
     notes = list(dict.fromkeys(notes))  # groups may say the same
     series = _Series(progress, matched, len(groups))
@@ -102,7 +102,7 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
         series.index = index
         probabilities = _predict(groups, frame, series, tta, device=device, precision=precision, roi=roi, focus=focus,
                                  progress=None if progress is None else series, preview=preview)
-        labels, table = _finish(probabilities, model, given, seen, groups[0].spacing, is_slicewise)
+        labels, table = _finish(probabilities, model, given, seen, groups[0].spacing)
         frames.append(_Frame(labels, probabilities if keep_probabilities else None, table))
     labels, kept, table = _join(frames, given.has_time)
     settings = {"device": str(choose_device(device)), "tta": tta, "roi": _plain(roi),
@@ -158,15 +158,27 @@ class _Frame:
 
 
 def _finish(probabilities: NDArray[np.float32], model: Model, image: Image, frame: NDArray[Any],
-            spacing: tuple[float, ...] | None, is_slicewise: bool) -> tuple[NDArray[Any], pd.DataFrame | None]:
+            spacing: tuple[float, ...] | None) -> tuple[NDArray[Any], pd.DataFrame | None]:
     """Labels of one time point, and its table of objects if the model finds objects."""
+    labels = labels_from(probabilities, model, spacing)
     if model.kind != "instances":
-        return probabilities_to_labels(probabilities, model.kind, model.region_order or None), None
-    decoder = Decoder.from_json(model.decoder or {})
-    find = _decode_slices if is_slicewise else Decoder.decode
-    labels = find(decoder, probabilities, spacing)
+        return labels, None
     names = image.channel_names or (COLOURS if image.is_rgb else ())
     return labels, features(labels, frame, image.grid, probabilities, names).reset_index()
+
+
+def labels_from(probabilities: NDArray[np.float32], model: Model, spacing: tuple[float, ...] | None) -> NDArray[Any]:
+    """Classes or object numbers, (*spatial), from a model's probabilities, (output, *spatial).
+
+    Parameters
+    ----------
+    spacing : voxel size in the plan's unit; None: not known, or the model works on the picture's own grid
+    """
+    if model.kind != "instances":
+        return probabilities_to_labels(probabilities, model.kind, model.region_order or None)
+    is_slicewise = probabilities.ndim - 1 > model.plan.ndim
+    find = _decode_slices if is_slicewise else Decoder.decode
+    return find(Decoder.from_json(model.decoder or {}), probabilities, spacing)
 
 
 def _decode_slices(decoder: Decoder, probabilities: NDArray[np.float32],
@@ -202,7 +214,8 @@ def _counts(labels: NDArray[Any], table: pd.DataFrame | None, model: Model) -> d
         return {"n_objects": len(table)}
     meant = model.class_labels
     counts = np.bincount(labels.ravel(), minlength=1 + max(map(max, meant)))
-    return {"voxels": {name: int(counts[list(values)].sum()) for name, values in zip(model.classes, meant, strict=True)}}
+    return {"voxels": {name: int(counts[list(values)].sum())
+                       for name, values in zip(model.classes, meant, strict=True)}}
 
 
 class _Series:
