@@ -13,12 +13,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mambaseg.ops import selective_scan
+from mambaseg.ops import cross_selective_scan, selective_scan
+from mambaseg.ops.scan_2d import plain_cross_scan
 from mambaseg.ops.scan_reference import gate_and_skip, step_size
 
 __all__ = ["run"]
@@ -42,6 +44,9 @@ _BOT = _Shape("bot", 640, 1, 1680, rounds=12, reference_rounds=2)
 _ENC = _Shape("enc", 256, 1, 65536, rounds=5, reference_rounds=1)
 _ENC_QUICK = _Shape("enc_length_8192", 256, 1, 8192, rounds=8, reference_rounds=1)
 
+# VM-UNet's stages at 256 x 256 pixels, the first and the last: inner width, height and width of the map, rank of delta.
+_MAPS = {"stage1": (192, 64, 6), "stage4": (1536, 8, 48)}
+
 _N_STATES = 16
 _ROOF_VALUES = 1 << 24
 
@@ -60,7 +65,8 @@ def run(quick: bool) -> dict[str, float]:
     Notes
     -----
     ``reference`` is the backend of that name, which like published code discretises all steps at once; ``lean_loop`` is
-    the same loop written with care for the cache.
+    the same loop written with care for the cache. ``map_in_place`` against ``map_copied`` is the scan of a map in four
+    directions, both with the CPU kernels; training is forward and backward.
 
     Raises
     ------
@@ -72,6 +78,8 @@ def run(quick: bool) -> dict[str, float]:
         figures: dict[str, float] = {}
         for shape in (_VM, _BOT, _ENC_QUICK if quick else _ENC):
             figures |= _measure(shape)
+        for name, sizes in _MAPS.items():
+            figures |= _measure_map(name, *sizes, rounds=8 if quick else 20)
     finally:
         torch.set_num_threads(threads)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
@@ -87,6 +95,41 @@ def _measure(shape: _Shape) -> dict[str, float]:
     seconds = _best_times(candidates)
     error = float((out.detach() - truth).abs().max() / truth.abs().max())
     return _figures(shape, seconds, error)
+
+
+def _measure_map(name: str, channels: int, side: int, rank: int, rounds: int) -> dict[str, float]:
+    """The scan of a square map in place, over that of four copies of it."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator)
+
+    inputs = {
+        "features": normal(1, channels, side, side).contiguous(memory_format=torch.channels_last),
+        "x_proj": normal(4, rank + 2 * _N_STATES, channels) / channels**0.5,
+        "dt_proj": normal(4, channels, rank) * 0.5 / rank**0.5,
+        "A": -torch.arange(1.0, _N_STATES + 1).repeat(4, channels, 1),
+        "D": torch.ones(4, channels),
+        "delta_bias": torch.empty(4, channels).uniform_(-6.9, -2.3, generator=generator),
+    }
+    training = {key: value.clone().requires_grad_() for key, value in inputs.items()}
+
+    def forward(scan: Callable[..., Tensor]) -> Tensor:
+        with torch.no_grad():
+            return scan(**inputs, backend="cpu")
+
+    def train(scan: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        out = scan(**training, backend="cpu")
+        return torch.autograd.grad(out, list(training.values()), torch.ones_like(out))
+
+    ways = {"in_place": cross_selective_scan, "copied": plain_cross_scan}
+    seconds = _best_times({f"{way}_{what.__name__}": (partial(what, scan), rounds)
+                           for way, scan in ways.items() for what in (forward, train)})
+    return {
+        f"map_in_place_over_map_copied_forward_{name}": seconds["in_place_forward"] / seconds["copied_forward"],
+        f"map_in_place_over_map_copied_training_{name}": seconds["in_place_train"] / seconds["copied_train"],
+        f"map_in_place_forward_{name}_ms": seconds["in_place_forward"] * 1e3,
+    }
 
 
 def _candidates(shape: _Shape, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, tuple[Callable[[], object], int]]]:
