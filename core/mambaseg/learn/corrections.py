@@ -43,8 +43,8 @@ class Counts:
         """A sentence about contradictions; empty where there are none."""
         if not self.n_overruled:
             return ""
-        voxels = "1 voxel" if self.n_overruled == 1 else f"{self.n_overruled:,} voxels"
-        return f"{voxels} that had been marked as right were painted over later; the later label holds."
+        voxels = "1 voxel was" if self.n_overruled == 1 else f"{self.n_overruled:,} voxels were"
+        return f"{voxels} painted over after having been marked as right; the later label holds."
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Corrections:
                           self.n_overruled)
         corrected = np.setdiff1d(self.labels[self.state == CORRECTED], [0])
         confirmed = np.setdiff1d(self.labels[self.state == CONFIRMED], [0, *corrected])
-        partly = np.unique(self.labels[self.state == NOT_LOOKED_AT])
+        partly = np.unique(self.labels[_is_one_of(self.labels, confirmed) & (self.state == NOT_LOOKED_AT)])
         return Counts(len(corrected) + self._n_removed(corrected), len(np.setdiff1d(confirmed, partly)),
                       self.n_overruled)
 
@@ -125,10 +125,12 @@ class Corrections:
         from scipy import ndimage
 
         erased = (self.state == CORRECTED) & (self.labels == 0)
-        if not erased.any():
+        around = ndimage.find_objects(erased.view(np.uint8))
+        if not around:
             return 0
-        components, n_components = ndimage.label(erased)
-        beside = ndimage.binary_dilation(_is_one_of(self.labels, corrected))
+        box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in around[0])
+        components, n_components = ndimage.label(erased[box])
+        beside = ndimage.binary_dilation(_is_one_of(self.labels[box], corrected))
         return int(n_components) - len(np.setdiff1d(components[beside], [0]))
 
 

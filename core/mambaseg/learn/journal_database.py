@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import sqlite3
 import threading
@@ -16,6 +17,7 @@ __all__ = ["Database", "JournalError"]
 
 _BUSY_S = 20.0
 _SCHEMA_VERSION = 1
+_MAX_CUT_BYTES = 2**30  # a header that claims more is itself damaged
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (image INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, about TEXT NOT NULL,
     added_s REAL NOT NULL);
@@ -174,6 +176,7 @@ class Database:
         for ending in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 self.path.with_name(self.path.name + ending).replace(aside.with_name(aside.name + ending))
+        _lengthen(aside)
         connection = self._open()
         damaged = sqlite3.connect(aside, isolation_level=None)
         with contextlib.closing(damaged):
@@ -190,6 +193,17 @@ class Database:
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or str(error).startswith("malformed")
+
+
+def _lengthen(path: Path) -> None:
+    """Bring a file that was cut off to the length in its header with zeros: SQLite reads no row of a shorter one."""
+    with path.open("rb") as file:
+        header = file.read(32)
+    if header.startswith(b"SQLite format 3") and len(header) == 32:
+        page_bytes = int.from_bytes(header[16:18], "big")
+        n_bytes = (65536 if page_bytes == 1 else page_bytes) * int.from_bytes(header[28:32], "big")
+        if 0 < n_bytes - path.stat().st_size < _MAX_CUT_BYTES:
+            os.truncate(path, n_bytes)
 
 
 def _carry_over(damaged: sqlite3.Connection, whole: sqlite3.Connection, table: str) -> None:

@@ -48,8 +48,9 @@ class ImageIdentity:
     @classmethod
     def from_json(cls, text: str) -> ImageIdentity:
         """The identity that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                                  for name, value in json.loads(text).items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import secrets
 import sqlite3
 import struct
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -52,6 +53,7 @@ class View:
         self._blocks: dict[tuple[str, int], bytes] = {}
         self._pending: dict[tuple[str, int], list[bytes]] = {}
         self._n_since_fold: dict[tuple[str, int], int] = {}
+        self._lock = threading.RLock()  # a front end may record from a worker while its window reads
         self._seen = 0
         self._load()
 
@@ -97,7 +99,10 @@ class View:
         -------
         The stroke; None: nothing differs
         """
-        whole = self.grid.whole_box(box)
+        with self._lock:
+            return self._write(planes, tool, self.grid.whole_box(box))
+
+    def _write(self, planes: Mapping[str, NDArray[Any]], tool: str, whole: Box) -> Stroke | None:
         found: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         counts: dict[str, int] = {}
         for plane, values in planes.items():
@@ -133,7 +138,15 @@ class View:
         Returns
         -------
         The strokes of the others; empty nearly always
+
+        Raises
+        ------
+        JournalError : as for `record`, or others used label numbers that the type of `labels` cannot hold
         """
+        with self._lock:
+            return self._pull(labels)
+
+    def _pull(self, labels: NDArray[Any]) -> list[Stroke]:
         self.record(labels)
         query = ("SELECT sequence, ?, time_s, tool, author, n_voxels FROM strokes WHERE image = ? AND sequence > ? "
                  "AND author <> ? ORDER BY sequence")
@@ -144,19 +157,24 @@ class View:
             for stroke in strokes:
                 touched.update(connection.execute("SELECT plane, block FROM changes WHERE sequence = ?",
                                                   (stroke.sequence,)))
-            for plane, number in touched:
-                self._blocks[plane, number] = self._merged(connection, plane, number)
-                self._pending.pop((plane, number), None)
+            merged = {key: self._merged(connection, *key) for key in touched}
+        places = {number: self.grid.place(number) for plane, number in merged if plane == "labels"}
+        shown = {number: decode_block(merged["labels", number], extent(place)) for number, place in places.items()}
+        highest = max((int(values.max()) for values in shown.values()), default=0)
+        if highest > np.iinfo(labels.dtype).max:
+            raise JournalError(f"Another window painted label {highest:,}, but this layer holds {labels.dtype} values; "
+                               "open the image again in it.")
+        for number, values in shown.items():
+            labels[places[number]] = values
+        self._blocks |= merged
+        for key in merged:
+            self._pending.pop(key, None)
         self._seen = strokes[-1].sequence if strokes else self._seen
-        for plane, number in touched:
-            if plane == "labels":
-                place = self.grid.place(number)
-                labels[place] = decode_block(self._blocks[plane, number], extent(place))
         return strokes
 
     def blocks_touched(self) -> Iterator[Box]:
         """Where each block lies in which the labels differ from the baseline or something is marked."""
-        for number in sorted({number for _, number in self._blocks.keys() | self._pending.keys()}):
+        for number in sorted({number for _, number in [*self._blocks, *self._pending]}):
             labels, baseline, marks = (self._block(plane, number) for plane in PLANES)
             if labels != baseline or constant_of(marks) != 0:
                 yield self.grid.place(number)
@@ -177,9 +195,10 @@ class View:
     def _block(self, plane: str, number: int) -> bytes:
         """A block as this window has it, encoded."""
         key = plane, number
-        if key in self._pending:
-            self._blocks[key] = self._applied(self._blocks.get(key, EMPTY), self._pending.pop(key), number)
-        return self._blocks.get(key, EMPTY)
+        with self._lock:
+            if key in self._pending:
+                self._blocks[key] = self._applied(self._blocks.get(key, EMPTY), self._pending.pop(key), number)
+            return self._blocks.get(key, EMPTY)
 
     def _applied(self, block: bytes, changes: Iterable[bytes], number: int) -> bytes:
         """A block after changes; one that is damaged is left out, and said."""

@@ -131,6 +131,23 @@ class Project:
         """The images of the project, the first one first."""
         return self.journal.images()
 
+    def learned_from(self, images: Sequence[ProjectImage]) -> dict[str, Any]:
+        """What a model made now learns from, as `Lineage.add` writes it down: plain values.
+
+        Parameters
+        ----------
+        images : whose corrections are used
+
+        Returns
+        -------
+        images (checksums), n_corrected and n_confirmed (objects), sequence (number of the last stroke)
+        """
+        counts = [image.counts() for image in images]
+        stroke = self.journal.last_stroke()
+        return {"images": [image.identity.checksum for image in images],
+                "n_corrected": sum(each.n_corrected for each in counts),
+                "n_confirmed": sum(each.n_confirmed for each in counts), "sequence": stroke.sequence if stroke else 0}
+
     @property
     def saved_at_s(self) -> float | None:
         """When the last stroke reached the disk, in seconds since 1970; None before the first."""
