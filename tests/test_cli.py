@@ -315,6 +315,12 @@ def test_evaluate_prints_a_table_and_json(tmp_path: Path, capsys: pytest.Capture
     assert scores["pooled"]["f1@0.5"] == pytest.approx(2 / 3)
     assert run_here(arguments) == 0
     assert "0.6667" in capsys.readouterr().out
+    table = tmp_path / "scores.csv"
+    assert run_here([*arguments[:-1], "classes", "--csv", str(table)]) == 0
+    assert "assd" in capsys.readouterr().out
+    assert table.read_text().splitlines()[1].startswith("a,1,1.0,1.0")
+    assert run_here([*arguments[:-2], "--protocol", "isic"]) == 0
+    assert "sensitivity 0.5000" in capsys.readouterr().out
     assert run_here(["evaluate", "--truth", str(tmp_path / "nowhere"), "--predictions", str(tmp_path / "found")]) == 2
 
 

@@ -24,7 +24,7 @@ _TITLES = {"2d": "2-D", "3d_lowres": "3-D, low resolution", "3d_fullres": "3-D, 
 def plan(
     dataset: Annotated[Path, typer.Argument(help="Folder with images/ and labels/, a raw folder of nnU-Net's, or a "
                                                  "CSV table with the columns image and labels.")],
-    planner: Annotated[str, typer.Option("--planner", help="umamba (nnU-Net 2.1.1, as U-Mamba's authors used), current, "
+    planner: Annotated[str, typer.Option("--planner", help="umamba (nnU-Net 2.1.1, as its authors used), current, "
                                                            "resenc-m, resenc-l or resenc-xl.")] = "umamba",
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write nnU-Net's plans.json "
                                                                                        "there.")] = None,

@@ -48,6 +48,9 @@ class Cases:
     def __iter__(self) -> Iterator[Case]:
         return (read() for read in self._readers)
 
+    def __len__(self) -> int:
+        return len(self._readers)
+
 
 def pair(truth: Labels | Sequence[Labels], prediction: Labels | Sequence[Labels]) -> Cases:
     """Match true labels with predictions: folders by file name, everything else in the order given.

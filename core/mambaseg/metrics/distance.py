@@ -1,9 +1,10 @@
-"""How far two surfaces are apart: HD95 and normalised surface Dice, as three libraries define them."""
+"""How far two surfaces are apart: HD95, mean distance and normalised surface Dice, as three libraries define them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import product
@@ -16,7 +17,7 @@ from skimage.measure import marching_cubes, mesh_surface_area
 
 from mambaseg._errors import UserError
 
-__all__ = ["Surface", "hd95", "nsd", "umamba_nsd"]
+__all__ = ["Surface", "SurfaceDistances", "assd", "hd95", "nsd", "umamba_nsd"]
 
 
 class Surface(StrEnum):
@@ -39,6 +40,63 @@ class _Directed(NamedTuple):
     area: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class SurfaceDistances:
+    """All distances between the surfaces of two masks, from which every score follows.
+
+    Parameters
+    ----------
+    directed : from the true surface to the predicted one, and back; None: both masks are empty
+    surface : see `Surface`
+    """
+
+    directed: tuple[_Directed, _Directed] | None
+    surface: Surface
+
+    @classmethod
+    def measure(cls, truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float] | None = None,
+                surface: Surface | str = Surface.DEEPMIND) -> SurfaceDistances:
+        """The distances of two masks; arguments as `hd95`."""
+        surface = Surface(surface)
+        return cls(_distances(truth, prediction, spacing, surface), surface)
+
+    def hd95(self) -> float:
+        """95 % Hausdorff distance; NaN where a mask is empty."""
+        pair = self._of_both()
+        if pair is None:
+            return math.nan
+        if self.surface is Surface.MEDPY:
+            return float(np.percentile(np.concatenate([directed.distance for directed in pair]), 95))
+        if self.surface is Surface.MONAI:
+            return max(float(np.percentile(directed.distance, 95)) for directed in pair)
+        return max(_weighted_percentile(directed, 0.95) for directed in pair)
+
+    def assd(self) -> float:
+        """Average symmetric surface distance; NaN where a mask is empty.
+
+        Mean over both surfaces together, by area; medpy's is the mean of the two directed means.
+        """
+        pair = self._of_both()
+        if pair is None:
+            return math.nan
+        if self.surface is Surface.MEDPY:
+            return float(np.mean([directed.distance.mean() for directed in pair]))
+        distance, area = (np.concatenate(parts) for parts in zip(*pair, strict=True))
+        return float((distance * area).sum() / area.sum())
+
+    def nsd(self, tolerance: float) -> float:
+        """Normalised surface Dice; NaN where both masks are empty, 0 where one is."""
+        if self.directed is None:
+            return math.nan
+        near = sum(float(directed.area[directed.distance <= tolerance].sum()) for directed in self.directed)
+        return near / sum(float(directed.area.sum()) for directed in self.directed)
+
+    def _of_both(self) -> tuple[_Directed, _Directed] | None:
+        """The distances where neither mask is empty."""
+        pair = self.directed
+        return pair if pair is not None and len(pair[0].distance) and len(pair[1].distance) else None
+
+
 def hd95(truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float] | None = None,
          surface: Surface | str = Surface.DEEPMIND) -> float:
     """95 % Hausdorff distance of two masks in the unit of the spacing; NaN where a mask is empty.
@@ -53,15 +111,13 @@ def hd95(truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float]
     ------
     UserError : shapes differ, or neither 2-D nor 3-D
     """
-    surface = Surface(surface)
-    pair = _distances(truth, prediction, spacing, surface)
-    if pair is None or not len(pair[0].distance) or not len(pair[1].distance):
-        return math.nan
-    if surface is Surface.MEDPY:
-        return float(np.percentile(np.concatenate([directed.distance for directed in pair]), 95))
-    if surface is Surface.MONAI:
-        return max(float(np.percentile(directed.distance, 95)) for directed in pair)
-    return max(_weighted_percentile(directed, 0.95) for directed in pair)
+    return SurfaceDistances.measure(truth, prediction, spacing, surface).hd95()
+
+
+def assd(truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float] | None = None,
+         surface: Surface | str = Surface.DEEPMIND) -> float:
+    """Average symmetric surface distance in the unit of the spacing; NaN where a mask is empty; see `hd95`."""
+    return SurfaceDistances.measure(truth, prediction, spacing, surface).assd()
 
 
 def nsd(truth: NDArray[Any], prediction: NDArray[Any], tolerance: float, spacing: Sequence[float] | None = None,
@@ -71,11 +127,7 @@ def nsd(truth: NDArray[Any], prediction: NDArray[Any], tolerance: float, spacing
     Arguments as `hd95`; `tolerance` in the unit of the spacing. NaN where both masks are empty, 0 where one is.
     medpy has no such score, and its surface gives that of monai.
     """
-    pair = _distances(truth, prediction, spacing, Surface(surface))
-    if pair is None:
-        return math.nan
-    near = sum(float(directed.area[directed.distance <= tolerance].sum()) for directed in pair)
-    return near / sum(float(directed.area.sum()) for directed in pair)
+    return SurfaceDistances.measure(truth, prediction, spacing, surface).nsd(tolerance)
 
 
 def umamba_nsd(truth: NDArray[Any], prediction: NDArray[Any], tolerance: float,

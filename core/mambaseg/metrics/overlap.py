@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mambaseg._errors import UserError
 
-__all__ = ["Convention", "Counts", "binary_scores", "class_counts", "confusion", "dice", "iou", "truth_slices"]
+__all__ = ["Convention", "Counts", "binary_scores", "class_counts", "confusion", "dice", "iou", "rates",
+           "truth_slices"]
 
 
 class Convention(StrEnum):
@@ -107,6 +108,22 @@ def _share(agreed: int, wrong: int, convention: Convention, counts: Counts) -> f
     if agreed + wrong:
         return agreed / (agreed + wrong)
     return {Convention.NNUNET: math.nan, Convention.UMAMBA: 1.0}.get(convention, 0.0)
+
+
+def rates(counts: Counts) -> dict[str, float]:
+    """Shares of voxels that were told rightly; NaN where a denominator is 0.
+
+    Returns
+    -------
+    sensitivity TP / (TP + FN), specificity TN / (TN + FP), accuracy (TP + TN) / all, and mae (FP + FN) / all, the mean
+    absolute error of two masks of 0 and 1
+    """
+    def share(part: int, whole: int) -> float:
+        return part / whole if whole else math.nan
+
+    n_voxels = counts.tp + counts.fp + counts.fn + counts.tn
+    return {"sensitivity": share(counts.tp, counts.n_truth), "specificity": share(counts.tn, counts.tn + counts.fp),
+            "accuracy": share(counts.tp + counts.tn, n_voxels), "mae": share(counts.fp + counts.fn, n_voxels)}
 
 
 def binary_scores(counts: Counts) -> dict[str, float]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mambaseg._errors import UserError
-from mambaseg.metrics.distance import Surface, hd95, nsd, umamba_nsd
+from mambaseg.metrics.distance import Surface, assd, hd95, nsd, umamba_nsd
 
 
 def test_distances_of_three_libraries(root):
@@ -66,3 +66,31 @@ def test_order_orientation_and_place_do_not_matter(seed, shape, surface):
 def test_shapes_must_agree():
     with pytest.raises(UserError, match=r"\(4, 4\).*\(4, 5\)"):
         hd95(np.ones((4, 4)), np.ones((4, 5)))
+
+
+@pytest.mark.filterwarnings("ignore:monai.metrics.utils:FutureWarning")  # monai warns of its own call
+@pytest.mark.parametrize("shape", [(9, 11), (6, 8, 7)])
+@pytest.mark.parametrize("seed", range(3))
+def test_mean_distance_is_that_of_monai(seed, shape):
+    torch = pytest.importorskip("torch")
+    monai = pytest.importorskip("monai.metrics")
+    rng = np.random.default_rng(seed)
+    truth, prediction = rng.random((2, *shape)) < 0.3
+    spacing = tuple(rng.uniform(0.5, 2, len(shape)))
+    expected = monai.compute_average_surface_distance(
+        *(torch.from_numpy(mask)[None, None] for mask in (prediction, truth)), include_background=True,
+        symmetric=True, spacing=spacing)
+    assert assd(truth, prediction, spacing, "monai") == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_mean_distance_by_hand():
+    truth, prediction = np.zeros((8, 30), bool), np.zeros((8, 30), bool)
+    truth[2, 4], prediction[5, 4] = True, True  # one voxel each, three rows of 1.5 apart
+    for surface in Surface:
+        assert assd(truth, prediction, (1.5, 1), surface) == pytest.approx(4.5, rel=0.2)
+        assert math.isnan(assd(truth, 0 * prediction, (1.5, 1), surface))
+    assert assd(truth, prediction, (1.5, 1), "medpy") == 4.5
+    prediction[5, 5] = True  # there and back the means differ: 4.5, and half of 4.5 and the diagonal
+    back = (4.5 + math.hypot(4.5, 1)) / 2
+    assert assd(truth, prediction, (1.5, 1), "medpy") == pytest.approx((4.5 + back) / 2)
+    assert assd(truth, prediction, (1.5, 1), "monai") == pytest.approx((4.5 + 2 * back) / 3)

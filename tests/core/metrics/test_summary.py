@@ -7,6 +7,7 @@ import tifffile
 from mambaseg._errors import DatasetError, UserError
 from mambaseg.image import Grid, Image
 from mambaseg.metrics import evaluate
+from mambaseg.metrics.table import to_csv
 
 
 def cells(n, shift=0):
@@ -101,3 +102,59 @@ def test_mistakes_are_named(tmp_path):
         evaluate(np.ones((3, 3)), np.ones((3, 3)))
     with pytest.raises(DatasetError, match="no label files"):
         evaluate(tmp_path, tmp_path)
+
+
+def test_rates_and_the_error_of_masks():
+    truth, prediction = np.array([[0, 1, 1, 0, 0, 0, 0, 0]]), np.array([[0, 1, 0, 1, 0, 0, 0, 0]])
+    found = evaluate(truth, prediction)["cases"][0]["classes"]["1"]
+    assert [found[key] for key in ("sensitivity", "specificity", "accuracy", "mae")] == [1 / 2, 5 / 6, 3 / 4, 1 / 4]
+    nothing = evaluate([truth, 0 * truth], [prediction, 0 * truth])["cases"][1]["classes"]["1"]
+    assert (nothing["dice"], nothing["sensitivity"], nothing["specificity"]) == (None, None, 1)
+
+
+def test_intervals_stand_beside_means():
+    rng = np.random.default_rng(0)
+    truths = [np.repeat([[0, 1, 2]], 20, axis=1).reshape(6, 10) for _ in range(12)]
+    predictions = [np.where(rng.random(t.shape) < rng.uniform(0, 0.5), 0, t) for t in truths]
+    scores = evaluate(truths, predictions, distances=True)
+    for name in ("dice", "sensitivity", "hd95", "assd", "nsd@1"):
+        low, high = scores["interval"]["classes"]["1"][name]
+        assert low <= scores["mean"]["classes"]["1"][name] <= high
+        low, high = scores["foreground_interval"][name]
+        assert low <= scores["foreground_mean"][name] <= high
+    assert "tp" not in scores["foreground_interval"]
+    instances = evaluate(truths, predictions, "instances")
+    low, high = instances["pooled_interval"]["f1@0.5"]
+    assert low <= instances["pooled"]["f1@0.5"] <= high
+    json.dumps([scores, instances], allow_nan=False)
+
+
+def test_regions_may_overlap():
+    truth, prediction = np.array([[0, 1, 2, 2]]), np.array([[0, 2, 2, 1]])
+    found = evaluate(truth, prediction, regions={"whole": (1, 2), "core": (2,)})["mean"]["classes"]
+    assert found["whole"]["dice"] == 1
+    assert found["core"]["dice"] == 0.5
+
+
+def test_what_is_ignored_makes_no_distance():
+    truth, prediction = np.zeros((2, 9, 9), np.uint8)
+    truth[2:4, 2:4] = prediction[2:4, 2:4] = 1
+    prediction[7, 7] = 1
+    truth[6:, 6:] = 9
+    found = evaluate(truth, prediction, ignore_label=9, distances=True)["mean"]["classes"]["1"]
+    assert found["hd95"] == 0
+
+
+def test_the_table_has_a_line_for_each_class_of_each_picture():
+    truths = [np.array([[0, 1, 1, 2]]), np.array([[0, 0, 1, 1]])]
+    lines = to_csv(evaluate(truths, truths)).splitlines()
+    assert lines[0].startswith("case,class,dice,iou,sensitivity")
+    assert len(lines) == 5
+    assert lines[4].startswith("1,2,,,,")  # class 2 is not in the second picture
+    assert len(to_csv(evaluate(cells(5), cells(5))).splitlines()) == 2
+
+
+def test_progress_is_told_picture_by_picture():
+    seen = []
+    evaluate([cells(5)] * 3, [cells(5)] * 3, progress=seen.append)
+    assert [(update.done, update.total) for update in seen] == [(1, 3), (2, 3), (3, 3)]
