@@ -50,12 +50,12 @@ class Blocks:
     def pack_vector(self, x: Tensor | None) -> Tensor:
         """(D,) or None (zeros) as (block, lane)."""
         if x is None:
-            return torch.zeros(self.groups * self.of_group, self.width)
+            return torch.zeros(self.groups * self.of_group, self.width, dtype=torch.float32, device="cpu")
         return self.pack(x[:, None])[:, 0]
 
     def scratch(self, n_tiles: int, n_vectors: int) -> Tensor:
         """Working memory of one thread: tiles, then vectors of `width` floats."""
-        return torch.empty((n_tiles * (TILE + 1) + n_vectors) * self.width)
+        return torch.empty((n_tiles * (TILE + 1) + n_vectors) * self.width, dtype=torch.float32, device="cpu")
 
 
 def addresses(*tensors: Tensor | None) -> tuple[int, ...]:

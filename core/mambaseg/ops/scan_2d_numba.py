@@ -62,7 +62,7 @@ def numba_cross_scan(
 @lru_cache(maxsize=8)
 def _order(height: int, width: int) -> Tensor:
     """(4, L), int64: the pixel, counted row by row, that each direction reads at each step."""
-    order: Tensor = cross_scan(torch.arange(height * width).view(1, 1, height, width))
+    order: Tensor = cross_scan(torch.arange(height * width, device="cpu").view(1, 1, height, width))
     return order
 
 
@@ -106,11 +106,12 @@ class _Problem:
     def forward(self, keep_starts: bool) -> tuple[Tensor, Tensor | None]:
         """Output (batch, L, D) and, if kept, the states at the starts of the tiles."""
         batch, channels, length, n_states, *_ = self.shape
-        out = torch.empty(batch, length, channels)
+        empty = self.pixels.new_empty
+        out = empty(batch, length, channels)
         starts = None
         if keep_starts:
             rows = N_DIRECTIONS * self.blocks.of_group
-            starts = torch.empty(batch, rows, -(-length // TILE), n_states, self.blocks.width)
+            starts = empty(batch, rows, -(-length // TILE), n_states, self.blocks.width)
         written = addresses(out, starts)
         lines_of_tile = self._line_vectors() * TILE
 
@@ -129,9 +130,10 @@ class _Problem:
         batch, channels, length, n_states, rank, *_ = self.shape
         parts = min(self.blocks.of_group, -(-BACKWARD_TASKS // batch))
         rows, width = N_DIRECTIONS * self.blocks.of_group, self.blocks.width
-        du, dlines = torch.empty(batch, length, channels), torch.empty(batch, parts, *self.lines.shape[1:])
-        dA, drates = torch.zeros(batch, rows, n_states, width), torch.zeros(batch, rows, rank, width)
-        dD, dbias = torch.zeros(batch, rows, 1, width), torch.zeros(batch, rows, 1, width)
+        empty, zeros = self.pixels.new_empty, self.pixels.new_zeros
+        du, dlines = empty(batch, length, channels), empty(batch, parts, *self.lines.shape[1:])
+        dA, drates = zeros(batch, rows, n_states, width), zeros(batch, rows, rank, width)
+        dD, dbias = zeros(batch, rows, 1, width), zeros(batch, rows, 1, width)
         grads = addresses(du, dlines, dA, drates, dD, dbias)
         lines_of_tile = 2 * self._line_vectors() * TILE  # and their gradients
 

@@ -145,8 +145,8 @@ def _run_forward(problem: _Problem, keep_starts: bool) -> tuple[Tensor, Tensor, 
     batch, groups, _, length, n_states = p.shape
     blocks = groups * cut.of_group
     out = torch.empty_like(p.u)
-    final = torch.empty(batch, blocks, n_states, p.width)
-    starts = torch.empty(batch, blocks, -(-length // TILE), n_states, p.width) if keep_starts else None
+    final = p.u.new_empty(batch, blocks, n_states, p.width)
+    starts = p.u.new_empty(batch, blocks, -(-length // TILE), n_states, p.width) if keep_starts else None
     A2, D, bias = cut.pack(p.A * LOG2_E), cut.pack_vector(p.D), cut.pack_vector(p.delta_bias)
     arrays = addresses(p.u, p.delta, p.z, out, A2, p.B, p.C, D, bias, starts, final)
     flags = (int(p.softplus), int(p.z is not None), int(keep_starts))
@@ -172,9 +172,9 @@ def _run_backward(
     gout = torch.zeros_like(p.u) if grad_out is None else _neighbours(grad_out.float())
     du, ddelta = torch.empty_like(p.u), torch.empty_like(p.delta)
     dz = None if p.z is None else torch.empty_like(p.z)
-    dA = torch.zeros(batch, blocks, n_states, p.width)
-    dD, dbias = torch.zeros(batch, blocks, 1, p.width), torch.zeros(batch, blocks, 1, p.width)
-    dB, dC = (torch.empty(batch, groups, parts, n_states, length) for _ in range(2))
+    dA = p.u.new_zeros(batch, blocks, n_states, p.width)
+    dD, dbias = p.u.new_zeros(batch, blocks, 1, p.width), p.u.new_zeros(batch, blocks, 1, p.width)
+    dB, dC = (p.u.new_empty(batch, groups, parts, n_states, length) for _ in range(2))
     A2, D, bias = cut.pack(p.A * LOG2_E), cut.pack_vector(p.D), cut.pack_vector(p.delta_bias)
     last = _last_gradient(p, grad_last)
     inputs = addresses(p.u, p.delta, p.z, gout, A2, p.B, p.C, D, bias)
@@ -198,5 +198,5 @@ def _last_gradient(problem: _Problem, grad_last: Tensor | None) -> Tensor:
     """The gradient of the last state as (batch, block, state, lane), where the way back begins."""
     batch, groups, _, _, n_states = problem.shape
     if grad_last is None:
-        return torch.zeros(batch, groups * problem.blocks.of_group, n_states, problem.width)
+        return problem.u.new_zeros(batch, groups * problem.blocks.of_group, n_states, problem.width)
     return problem.blocks.pack(functional.pad(grad_last.float(), (0, n_states - problem.n_states)))

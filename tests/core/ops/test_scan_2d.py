@@ -56,7 +56,7 @@ def run(inputs: dict, function=cross_selective_scan, dtype=torch.float32, backen
     """Output, and the gradient of every input for a loss that weighs all outputs."""
     leaves = {name: value.detach().to(dtype).requires_grad_() for name, value in inputs.items()}
     out = function(**leaves, backend=backend)
-    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(7))
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float32)
     gradients = torch.autograd.grad((out.double() * weights).sum(), list(leaves.values()))
     return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}
 
@@ -104,6 +104,18 @@ def test_gradcheck_in_double_precision():
     inputs = {name: value[:, :2].detach().requires_grad_() if name in {"features", "dt_proj", "A", "D", "delta_bias"}
               else value[..., :2].detach().requires_grad_() for name, value in inputs.items()}  # fmt: skip
     assert torch.autograd.gradcheck(lambda *values: cross_selective_scan(*values), tuple(inputs.values()))
+
+
+def test_results_do_not_depend_on_the_default_dtype():
+    inputs = make_inputs(CASE)
+    truth = truth_of(inputs)
+    torch.set_default_dtype(torch.float64)
+    try:
+        results = run(inputs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {value.dtype for value in results.values()} == {torch.float32}
+    assert_close(results, truth, 5e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -170,3 +170,14 @@ def test_only_needed_gradients_are_given():
     selective_scan(u, u.abs(), A, B, B, backend="cpu").sum().backward()
     assert A.grad is not None
     assert u.grad is None
+
+
+def test_results_do_not_depend_on_the_default_dtype(two_threads):
+    inputs = make_inputs(channels=20, length=100)
+    wanted = run(inputs)
+    torch.set_default_dtype(torch.float64)
+    try:
+        results = run(inputs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, two) for one, two in zip(results, wanted, strict=True))
