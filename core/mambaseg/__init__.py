@@ -10,12 +10,15 @@ from types import ModuleType
 
 __all__ = [
     "Cancelled",
+    "Estimate",
     "Grid",
     "Image",
     "Progress",
     "Segmentation",
     "UserError",
+    "estimate",
     "evaluate",
+    "finetune",
     "load_model",
     "nets",
     "ops",
@@ -29,12 +32,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Cancelled": "_errors",
+    "Estimate": "segmentation",
     "Grid": "image",
     "Image": "image",
     "Progress": "progress",
     "Segmentation": "segmentation",
     "UserError": "_errors",
+    "estimate": "segmentation",
     "evaluate": "metrics",
+    "finetune": "learn.finetune",
     "load_model": "models",
     "read": "io",
     "segment": "segmentation",

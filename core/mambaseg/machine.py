@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import sys
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from mambaseg._errors import UserError
 
-__all__ = ["choose_device", "choose_precision", "keep_freed_memory"]
+__all__ = ["choose_device", "choose_precision", "keep_freed_memory", "release_freed_memory"]
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -86,3 +87,11 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, 2**31 - 1)
+
+
+def release_freed_memory() -> None:
+    """Give what is freed but kept back to the system (glibc only): after a job, and before memory is measured."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library: nothing is kept
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -16,7 +16,7 @@ from mambaseg.plan.plan import Plan
 from mambaseg.resample import resample, resample_labels, resampled_shape
 from mambaseg.resize import resize, resize_labels, unresize
 
-__all__ = ["Prepared", "normalise", "prepare", "resample_back", "restore", "uncrop"]
+__all__ = ["Prepared", "normalise", "outline", "prepare", "resample_back", "restore", "uncrop"]
 
 OUTSIDE = -1  # label of voxels beyond the nonzero region, as nnU-Net writes it
 
@@ -106,6 +106,28 @@ def prepare(
     elif old is not None and new is not None:
         array, truth = _resample_case(array, truth, old, new)
     return Prepared(array, truth, order, shape, crop, old, new, n_replaced, plan.fit)
+
+
+def outline(frame: NDArray[Any], spacing: Sequence[float] | None, plan: Plan) -> Prepared:
+    """What `prepare` will give, with an array of the right shape that takes no memory and holds only zeros.
+
+    Raises
+    ------
+    As `prepare`.
+    """
+    _check(frame, spacing, plan, None)
+    order = _axis_order(plan.transpose, frame.ndim - 1)
+    array = frame.transpose(0, *(axis + 1 for axis in order))
+    crop = _bounding_box(np.any(array != 0, axis=0)) if plan.crop_to_nonzero else tuple((0, n) for n in array.shape[1:])
+    inside = shape = tuple(stop - start for start, stop in crop)
+    old = None if spacing is None else tuple(float(spacing[axis]) for axis in order)
+    new = _target_spacing(old, plan)
+    if plan.fit != "windows":
+        shape = (*shape[:len(shape) - plan.ndim], *plan.patch_size)
+    elif old is not None and new is not None:
+        shape = _resampled_shape(inside, old, new)
+    empty = np.broadcast_to(np.float32(0), (len(frame), *shape))
+    return Prepared(empty, None, order, array.shape[1:], crop, old, new, 0, plan.fit)
 
 
 def restore(
@@ -360,9 +382,15 @@ def _resample_case(
     array: NDArray[np.float32], labels: NDArray[Any] | None, old: tuple[float, ...], new: tuple[float, ...]
 ) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
     """Image and labels on the grid of spacing `new`."""
-    shape = resampled_shape(array.shape[1:], old, new)
-    if math.prod(shape) > max(_MAX_VOXELS, array[0].size):
-        raise ImageError(f"At the model's spacing {new} an image of {array.shape[1:]} voxels with spacing {old} would "
-                         f"become {shape}. Check the image's spacing and its unit.")
+    shape = _resampled_shape(array.shape[1:], old, new)
     return (resample(array, shape, old, new, order=3),
             None if labels is None else resample_labels(labels, shape, old, new))
+
+
+def _resampled_shape(shape: tuple[int, ...], old: tuple[float, ...], new: tuple[float, ...]) -> tuple[int, ...]:
+    """Voxels per axis at the spacing `new`, if that can be meant."""
+    resampled = resampled_shape(shape, old, new)
+    if math.prod(resampled) > max(_MAX_VOXELS, math.prod(shape)):
+        raise ImageError(f"At the model's spacing {new} an image of {shape} voxels with spacing {old} would become "
+                         f"{resampled}. Check the image's spacing and its unit.")
+    return resampled

@@ -18,7 +18,7 @@ from mambaseg.words import duration, found
 if TYPE_CHECKING:
     from mambaseg.models import Model
 
-__all__ = ["segment"]
+__all__ = ["parse_roi", "segment"]
 
 Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures, volumes or DICOM folders.")]
 
@@ -41,7 +41,7 @@ def segment(
 
     Writes NAME_labels in the input's own format, NAME_features.csv where the model finds objects, and NAME_record.json.
     """
-    box = _parse_roi(roi)
+    box = parse_roi(roi)
     targets = check_outputs(inputs, output)
     loaded = mambaseg.load_model(model)
     start_engine(is_quiet=quiet)
@@ -77,8 +77,13 @@ def _segment_one(path: Path, target: Path, model: Model, options: dict[str, Any]
     return answer, one_line(f"{path.name}: {found(record)} in {duration(record['seconds'])} -> {target}")
 
 
-def _parse_roi(text: str | None) -> tuple[tuple[int, int], ...] | None:
-    """Ranges such as 10:200,30:400 as ((10, 200), (30, 400))."""
+def parse_roi(text: str | None) -> tuple[tuple[int, int], ...] | None:
+    """Ranges such as 10:200,30:400 as ((10, 200), (30, 400)).
+
+    Raises
+    ------
+    UserError : anything else
+    """
     if text is None:
         return None
     try:

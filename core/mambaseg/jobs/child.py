@@ -35,6 +35,9 @@ def main() -> None:
     child.tell({"event": "start", "pid": os.getpid()})
     while True:
         child.serve(child.inbox.get())
+        from mambaseg.machine import release_freed_memory  # brings torch, as every task does
+
+        release_freed_memory()  # a worker that waits is not to hold what its largest job needed
 
 
 class _Child:

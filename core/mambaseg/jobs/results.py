@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mambaseg._errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from mambaseg.segmentation import Segmentation
 
-__all__ = ["Result", "read_result", "write_result"]
+__all__ = ["Result", "read_probabilities", "read_result", "write_result"]
+
+_PROBABILITIES = "probabilities.npy"
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,31 @@ class Result:
         return pd.DataFrame(self.table)
 
 
-def write_result(folder: Path, result: Segmentation) -> dict[str, Any]:
-    """Write a segmentation into a job's folder; what `read_result` needs to find it."""
-    names: dict[str, Any] = {"labels": "labels.npy", "record": "record.json"}
-    np.save(folder / "labels.npy", result.labels, allow_pickle=False)
-    (folder / "record.json").write_text(json.dumps(result.record), encoding="utf-8")
+def write_result(folder: Path, result: Segmentation, prefix: str = "") -> dict[str, Any]:
+    """Write a segmentation into a job's folder, into files that begin with `prefix`; what `read_result` needs."""
+    names: dict[str, Any] = {"labels": f"{prefix}labels.npy", "record": f"{prefix}record.json"}
+    np.save(folder / names["labels"], result.labels, allow_pickle=False)
+    (folder / names["record"]).write_text(json.dumps(result.record), encoding="utf-8")
     if result.probabilities is not None:
-        names["probabilities"] = "probabilities.npy"
-        np.save(folder / "probabilities.npy", result.probabilities, allow_pickle=False)
+        names["probabilities"] = _PROBABILITIES
+        np.save(folder / _PROBABILITIES, result.probabilities, allow_pickle=False)
     if result.features is not None:
-        names["features"] = "features.npy"
-        np.save(folder / "features.npy", result.features.to_records(index=False), allow_pickle=False)
+        names["features"] = f"{prefix}features.npy"
+        np.save(folder / names["features"], result.features.to_records(index=False), allow_pickle=False)
     return names
+
+
+def read_probabilities(folder: Path) -> NDArray[np.float32]:
+    """What a job of the task "segment" kept in its folder, mapped from the file.
+
+    Raises
+    ------
+    UserError : nothing was kept there
+    """
+    if not (folder / _PROBABILITIES).exists():
+        raise UserError("Objects can be found again only where the probabilities were kept; segment the image again.")
+    probabilities: NDArray[np.float32] = np.load(folder / _PROBABILITIES, mmap_mode="r", allow_pickle=False)
+    return probabilities
 
 
 def read_result(folder: Path, result: dict[str, Any]) -> Result:

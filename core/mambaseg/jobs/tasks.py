@@ -7,11 +7,14 @@ and returns plain values. Requests name models as the shell does and images by w
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mambaseg.jobs.images import read_image
-from mambaseg.jobs.results import write_result
+from mambaseg.jobs.results import read_probabilities, write_result
 from mambaseg.progress import Progress, ProgressCallback, report
 
 if TYPE_CHECKING:
@@ -46,7 +49,8 @@ def segment(request: dict[str, Any], folder: Path, progress: ProgressCallback) -
     """Labels of an image, as `mambaseg.segment` gives them.
 
     Request: ``model`` and ``image``; optional and as for `mambaseg.segment`: ``device``, ``precision``, ``tta``,
-    ``roi``, ``focus``, ``keep_probabilities``; ``preview`` false leaves the previews out.
+    ``roi``, ``focus``, ``keep_probabilities``, ``mask`` (an image's name; inside where it is not 0); ``preview`` false
+    leaves the previews out. Result: for `mambaseg.jobs.read_result`.
     """
     report(progress, Progress("Preparing", 0, 0))
     _start_engine()
@@ -54,9 +58,52 @@ def segment(request: dict[str, Any], folder: Path, progress: ProgressCallback) -
 
     names = ("device", "precision", "tta", "roi", "focus", "keep_probabilities")
     options = {name: request[name] for name in names if request.get(name) is not None}
+    if request.get("mask"):
+        options["mask"] = np.asarray(read_image(folder, request["mask"]).data) != 0
     result = mambaseg.segment(read_image(folder, request["image"]), _model(request["model"]), progress=progress,
                               preview=bool(request.get("preview", True)), **options)
     return write_result(folder, result)
+
+
+def estimate(request: dict[str, Any], folder: Path, progress: ProgressCallback) -> dict[str, Any]:
+    """What a segmentation will cost, as `mambaseg.estimate` says.
+
+    Request: as for ``segment``, of which ``focus``, ``keep_probabilities``, ``mask`` and ``preview`` do not matter.
+    Result: the fields of `mambaseg.Estimate`.
+    """
+    report(progress, Progress("Preparing", 0, 0))
+    _start_engine()
+    import mambaseg
+
+    options = {name: request[name] for name in ("device", "precision", "tta", "roi") if request.get(name) is not None}
+    return asdict(mambaseg.estimate(read_image(folder, request["image"]), _model(request["model"]), **options))
+
+
+def decode(request: dict[str, Any], folder: Path, progress: ProgressCallback) -> dict[str, Any]:
+    """Objects again, from the probabilities that a job of the task ``segment`` kept in the same folder.
+
+    Request: ``model`` and ``image`` as there; ``decoder``: settings of `mambaseg.instances.Decoder` that differ from
+    the model's. Result: for `mambaseg.jobs.read_result`.
+    """
+    report(progress, Progress("Finding objects", 0, 0))
+    from mambaseg.segmentation.run import decode_again
+
+    probabilities = read_probabilities(folder)
+    result = decode_again(read_image(folder, request["image"]), _model(request["model"]), probabilities,
+                          request.get("decoder") or {})
+    return write_result(folder, result, "decoded_")
+
+
+def import_model(request: dict[str, Any], folder: Path, progress: ProgressCallback) -> dict[str, Any]:
+    """A model package out of an nnU-Net model folder or a checkpoint, as ``mambaseg import`` makes it.
+
+    Request: ``source``, and ``output``: the package's folder. Result: ``model``, that folder again.
+    """
+    report(progress, Progress("Importing", 0, 0))
+    from mambaseg.models.importer import import_checkpoint
+
+    import_checkpoint(request["source"], request["output"])
+    return {"model": request["output"]}
 
 
 def _start_engine() -> None:
@@ -80,4 +127,5 @@ def _model(name_or_path: str) -> Model:
     return model
 
 
-TASKS: dict[str, Task] = {"warm": warm, "segment": segment}
+TASKS: dict[str, Task] = {"warm": warm, "segment": segment, "estimate": estimate, "decode": decode,
+                          "import": import_model}

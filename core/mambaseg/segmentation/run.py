@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mambaseg import io
+from mambaseg._errors import ImageError, ModelError
 from mambaseg.image import Grid, Image
 from mambaseg.instances import Decoder, features
 from mambaseg.machine import choose_device, choose_precision
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-__all__ = ["Segmentation", "labels_from", "segment"]
+__all__ = ["Segmentation", "as_image", "decode_again", "labels_from", "segment"]
 
 Box = Sequence[slice | tuple[int, int]]
 
@@ -64,7 +65,8 @@ class Segmentation:
 def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path, device: str = "auto",
             precision: str = "auto", tta: bool = False, roi: Box | None = None,
             progress: ProgressCallback | None = None, keep_probabilities: bool = False,
-            focus: Sequence[float] | None = None, preview: bool = False) -> Segmentation:
+            focus: Sequence[float] | None = None, preview: bool = False,
+            mask: NDArray[np.bool_] | None = None) -> Segmentation:
     """Labels of an image.
 
     Time points are segmented one by one. A 2-D model goes through a volume slice by slice.
@@ -81,6 +83,7 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     keep_probabilities : also return the network's probabilities
     focus : point in voxels; windows near it come first
     preview : let the reports to `progress` carry a `Preview` of what was just found
+    mask : (*spatial) of the image; labels are 0 outside it, and windows that do not touch it are left out
 
     Raises
     ------
@@ -89,19 +92,24 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     """
     watch = Watch()
     model = model if isinstance(model, Model) else load_model(model)
-    given = _as_image(image)
+    given = as_image(image)
     notes = list(given.notices)
     matched = match_channels(given, model, notes)
     n_bad = check_values(given, notes)
     match_axes(given, model, notes)
     groups = [_Group(part, networks, match_spacing(given, part, notes)) for part, networks in model.built_groups]
     notes = list(dict.fromkeys(notes))  # groups may say the same
+    if mask is not None:
+        roi = _mask_box(mask, given) if roi is None else roi
     series = _Series(progress, matched, len(groups))
     frames = []
     for index, (frame, seen) in enumerate(zip(matched.frames(), given.frames(), strict=True)):
         series.index = index
         probabilities = _predict(groups, frame, series, tta, device=device, precision=precision, roi=roi, focus=focus,
                                  progress=None if progress is None else series, preview=preview)
+        if mask is not None:
+            probabilities[:, ~mask] = 0
+            probabilities[0, ~mask] = float(model.kind != "regions")
         labels, table = _finish(probabilities, model, given, seen, groups[0].spacing)
         frames.append(_Frame(labels, probabilities if keep_probabilities else None, table))
     labels, kept, table = _join(frames, given.has_time)
@@ -116,7 +124,47 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     return Segmentation(labels, kept, table, record, given)
 
 
-def _as_image(image: Image | NDArray[Any] | str | Path) -> Image:
+def decode_again(image: Image, model: Model, probabilities: NDArray[np.float32],
+                 settings: Mapping[str, Any]) -> Segmentation:
+    """Objects from probabilities that `segment` kept, found with other settings; takes no network.
+
+    Parameters
+    ----------
+    image : the one that was segmented
+    probabilities : as `Segmentation.probabilities`
+    settings : of `mambaseg.instances.Decoder`, in place of the model's; what is left out stays the model's
+
+    Raises
+    ------
+    UserError : a setting is unknown or out of range, or the model finds no objects
+    """
+    if model.kind != "instances":
+        raise ModelError(f"{model.title} finds classes, not objects, so there is nothing to set; choose a model that "
+                         "finds objects.")
+    watch = Watch()
+    other = dataclasses.replace(model, decoder={**(model.decoder or {}), **settings})
+    kept = probabilities if image.has_time else probabilities[np.newaxis]
+    spacing = match_spacing(image, model, [])
+    found = [_finish(each, other, image, seen, spacing) for each, seen in zip(kept, image.frames(), strict=True)]
+    labels, _, table = _join([_Frame(each, None, rows) for each, rows in found], image.has_time)
+    record = {"program": describe_program(), "model": describe_model(model), "image": describe_image(image),
+              "settings": {"decoder": other.decoder}, **_counts(labels, table, model), "seconds": watch.seconds}
+    return Segmentation(labels, None, table, record, image)
+
+
+def _mask_box(mask: NDArray[np.bool_], image: Image) -> list[tuple[int, int]]:
+    """The box around a mask."""
+    if mask.shape != image.grid.shape:
+        raise ImageError(f"The mask has {mask.shape} voxels, but the image has {image.grid.shape}; draw it on the "
+                         "image.")
+    if not mask.any():
+        raise ImageError("The mask is empty, so there is nothing to segment; draw a region first.")
+    hits = [np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+            for axis in range(mask.ndim)]
+    return [(int(hit[0]), int(hit[-1]) + 1) for hit in hits]
+
+
+def as_image(image: Image | NDArray[Any] | str | Path) -> Image:
     """Whatever was given, as an Image."""
     if isinstance(image, Image):
         return image
