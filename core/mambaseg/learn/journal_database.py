@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sqlite3
 import threading
 import time
@@ -68,7 +69,7 @@ class Database:
             raise JournalError(f"{self.path.parent} cannot be made ({error.strerror}); choose another place for the "
                                "project.") from error
         try:
-            self._connection = self._open()
+            self._connection = _open(self.path)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise self._explained(error, 0) from error
@@ -121,24 +122,6 @@ class Database:
             finally:
                 self._roll_back()
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")  # stays another mode where the file system cannot do it
-            connection.execute("PRAGMA synchronous = FULL")
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found != ("ok",):
-                raise sqlite3.DatabaseError("malformed: " + str(found[0]))
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute("INSERT OR IGNORE INTO state VALUES ('schema', ?)", (_SCHEMA_VERSION,))
-            connection.execute("COMMIT")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
     def _check_version(self) -> None:
         with self.snapshot() as connection:
             version = connection.execute("SELECT value FROM state WHERE name = 'schema'").fetchone()[0]
@@ -169,30 +152,68 @@ class Database:
                             "what is in it.")
 
     def _rescue(self) -> sqlite3.Connection:
-        """Set the damaged file aside and carry over every row that can still be read."""
+        """Keep the damaged file under another name, and carry over every row that can still be read."""
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         aside = self.path.with_name(f"{self.path.stem}.damaged-{stamp}{self.path.suffix}")
-        self.path.replace(aside)
-        for ending in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                self.path.with_name(self.path.name + ending).replace(aside.with_name(aside.name + ending))
-        _lengthen(aside)
-        connection = self._open()
-        damaged = sqlite3.connect(aside, isolation_level=None)
-        with contextlib.closing(damaged):
-            connection.execute("BEGIN IMMEDIATE")
-            for table in _TABLES:
-                _carry_over(damaged, connection, table)
-            connection.execute("COMMIT")
-        n_strokes = connection.execute("SELECT COUNT(*) FROM strokes").fetchone()[0]
+        rescued = self.path.with_name(f"{self.path.stem}.rescued-{stamp}{self.path.suffix}")
+        try:
+            for ending in ("", "-wal"):
+                if _beside(self.path, ending).exists():
+                    shutil.copyfile(_beside(self.path, ending), _beside(aside, ending))
+            n_strokes = _copy_readable(aside, rescued)
+            for ending in ("-wal", "-shm"):
+                _beside(self.path, ending).unlink(missing_ok=True)
+            rescued.replace(self.path)  # a crash before this line leaves the damaged file to be rescued again
+            connection = _open(self.path)
+        except (sqlite3.Error, OSError) as error:
+            for half in (*self.path.parent.glob(f"{aside.name}*"), *self.path.parent.glob(f"{rescued.name}*")):
+                half.unlink(missing_ok=True)
+            raise JournalError(f"{self.path} is damaged and could not be rescued ({error}); make room beside it and "
+                               "open the project again.") from error
         self.notices.append(f"{self.path.name} was damaged: {n_strokes:,} strokes were rescued, and the damaged file "
                             f"is kept as {aside.name}.")
         return connection
 
 
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection to a file that was found whole, its tables made."""
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")  # stays another mode where the file system cannot do it
+        connection.execute("PRAGMA synchronous = FULL")
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != ("ok",):
+            raise sqlite3.DatabaseError("malformed: " + str(found[0]))
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute("INSERT OR IGNORE INTO state VALUES ('schema', ?)", (_SCHEMA_VERSION,))
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or str(error).startswith("malformed")
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _copy_readable(damaged: Path, rescued: Path) -> int:
+    """Write what can be read of a damaged file to a new one; the number of strokes there."""
+    _lengthen(damaged)
+    with contextlib.closing(_open(rescued)) as whole, contextlib.closing(
+            sqlite3.connect(damaged, isolation_level=None)) as source:
+        whole.execute("BEGIN IMMEDIATE")
+        for table in _TABLES:
+            _carry_over(source, whole, table)
+        whole.execute("COMMIT")
+        return int(whole.execute("SELECT COUNT(*) FROM strokes").fetchone()[0])
 
 
 def _lengthen(path: Path) -> None:
@@ -209,10 +230,20 @@ def _lengthen(path: Path) -> None:
 def _carry_over(damaged: sqlite3.Connection, whole: sqlite3.Connection, table: str) -> None:
     """Copy the rows of a table from its first on until one cannot be read, then from its last back to there."""
     for order in ("ASC", "DESC"):
-        try:
-            for row in damaged.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {order}"):  # noqa: S608 - own names
-                marks = ", ".join("?" * len(row))
-                whole.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608
+        is_complete = True
+        for row in _readable_rows(damaged, table, order):
+            if row is None:
+                is_complete = False
+                break
+            marks = ", ".join("?" * len(row))
+            whole.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608 - own names
+        if is_complete:
             return
-        except sqlite3.DatabaseError:
-            continue
+
+
+def _readable_rows(damaged: sqlite3.Connection, table: str, order: str) -> Iterator[tuple[object, ...] | None]:
+    """The rows of a table; None, as the last, where one cannot be read."""
+    try:
+        yield from damaged.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {order}")  # noqa: S608
+    except sqlite3.DatabaseError:
+        yield None

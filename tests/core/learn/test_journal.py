@@ -397,6 +397,34 @@ def test_damaged_file_opens_says_so_and_keeps_what_is_readable(tmp_path: Path, d
     rescued.close()
 
 
+def test_rescue_without_room_is_one_sentence_and_can_be_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    journal = Journal(path)
+    fill(journal.view(painter.identity((300, 600))), 60)
+    journal.close()
+    os.truncate(path, path.stat().st_size - 20_000)
+    before = path.read_bytes()
+    code = """
+import resource, sys
+from mambaseg import UserError
+from mambaseg.learn import Journal
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    Journal(sys.argv[1])
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path), str(len(before) // 2)], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "could not be rescued" in done.stdout
+    assert path.read_bytes() == before
+    assert list(tmp_path.glob("journal.*ed-*")) == []
+    rescued = Journal(path)
+    assert len(rescued.strokes()) > 30
+    rescued.close()
+
+
 def test_stroke_that_rotted_is_left_out_and_said(journal: Journal) -> None:
     view = journal.view(painter.identity((30, 30)))
     labels = fill(view, 3)
