@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ def estimate(image: Image | NDArray[Any] | str | Path, model: Model | str | Path
     check_values(given, [])
     match_axes(given, model, [])
     groups = model.built_groups
+    if model.kind == "instances":
+        import_module("pandas")  # slow, and first needed by the table of objects
     total = _Sum(seconds=time.perf_counter() - start)  # reading, loading and checking are part of the run
     where = choose_device(device)
     dtype = str(choose_precision(precision, where)).removeprefix("torch.")
@@ -143,7 +146,7 @@ def _rates(part: Model, image: Image, matched: Image, spacing: tuple[float, ...]
     frame = rng.integers(1, 100, (matched.n_channels, *shape)).astype(matched.data.dtype)
     seen = rng.integers(1, 100, (image.n_channels, *shape)).astype(image.data.dtype)
     prepared, *first = _tried(lambda: prepare(frame, spacing, part.plan))
-    logits = np.zeros((part.n_outputs, *prepared.array.shape[1:]), np.float32)
+    logits = np.zeros((part.n_outputs, *prepared.array.shape[1:]), np.float32)  # twice overwritten, which is no harm
     _, *second = _tried(lambda: to_frame(logits, prepared, part.kind))
     third = [0.0, 0.0]
     if is_last:
@@ -179,20 +182,24 @@ def _spots(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _tried(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What some work gives, its seconds, and the bytes of arrays that it held at most."""
+    """What some work gives, its seconds, and the bytes of arrays that it held at most.
+
+    Done twice, because counting bytes slows small steps down, and because the first time imports.
+    """
     is_ours = not tracemalloc.is_tracing()
     if is_ours:
         tracemalloc.start()
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    start = time.perf_counter()
     try:
-        result = work()
+        work()
     finally:
-        seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+        peak = tracemalloc.get_traced_memory()[1]
         if is_ours:
             tracemalloc.stop()
-    return result, seconds, peak - before
+    start = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - start, peak - before
 
 
 def _advice(needed: float, free: float, where: str) -> str:
