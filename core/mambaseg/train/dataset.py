@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mambaseg._errors import DatasetProblems
+from mambaseg._errors import DatasetError, DatasetProblems
 from mambaseg.image import Image
 from mambaseg.plan.fingerprint import Fingerprint, combine, measure
 from mambaseg.progress import ProgressCallback
@@ -31,13 +31,16 @@ class Dataset:
     ----------
     train, validation : file pairs; validation is held out from training
     instances : labels number objects; else they are classes
-    classes : names by label value after `label_values`, background first
-    label_values : value in the label files of each class, background first; empty for instances
+    classes : names by label value after `label_values`, background first; or of the regions
+    label_values : value in the label files of each class, background first; empty for instances and regions
     channels : name of each channel of a training image; grey pictures among colour ones are repeated
     ndim : spatial axes, 2 or 3
     unit : of the spacings
     info : what ``dataset.json`` says beside, such as licence and citation
     looks : what the check saw of each case, by name
+    regions : label values that each region is made of, where classes nest; else empty
+    region_order : label value that each region is painted with
+    ignore_value : value in the label files of voxels that count neither in training nor in scores; None: there is none
     """
 
     train: tuple[CaseFiles, ...]
@@ -50,6 +53,24 @@ class Dataset:
     unit: str
     info: dict[str, Any] = field(default_factory=dict)
     looks: Mapping[str, Look] = field(default_factory=dict, repr=False, compare=False)
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
+    ignore_value: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """What a model of it finds: classes, regions or instances."""
+        return "instances" if self.instances else "regions" if self.regions else "classes"
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of its network: background, interior and boundary; or one a region; or one a class."""
+        return 3 if self.instances else len(self.regions) or len(self.classes)
+
+    @property
+    def ignore_class(self) -> int | None:
+        """What `to_classes` makes of `ignore_value`, which is the greatest value."""
+        return None if self.ignore_value is None else self.ignore_value if self.regions else len(self.classes)
 
     @property
     def n_channels(self) -> int:
@@ -57,8 +78,9 @@ class Dataset:
         return len(self.channels)
 
     def to_classes(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Label values of the files as class numbers 0, 1, 2, ...; instance numbers as they are."""
-        if self.instances or self.label_values == tuple(range(len(self.label_values))):
+        """Label values of the files as class numbers 0, 1, 2, ...; of instances and regions as they are."""
+        is_in_order = self.label_values == tuple(range(len(self.label_values))) and self.ignore_value is None
+        if self.instances or self.regions or is_in_order:
             return labels
         return np.searchsorted(np.asarray(self.label_values), labels).astype(np.int32)
 
@@ -97,7 +119,8 @@ def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0, 
 
     A file beside the cases may say what is held out (see `mambaseg.train.files.find_cases`), else it is one of five
     folds as nnU-Net makes them. ``dataset.json`` may give ``labels`` ({name: value}) and ``label_type`` ("instance" or
-    "semantic").
+    "semantic"). Where a class is a list of values, all become regions that may nest, painted as ``regions_class_order``
+    says; the label "ignore" marks voxels that do not count. Both are nnU-Net's.
 
     Parameters
     ----------
@@ -127,13 +150,39 @@ def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0, 
                         "classes at most; merge classes, or use --instances if the labels number objects")
     if problems:
         raise DatasetProblems(folder, problems)
+    regions = {} if instances else _regions(source.info)
+    ignore = None if instances else next((value for value, name in names.items() if name == "ignore"), None)
     train, validation = _parts(source, fold)
     units = {look.unit for look in looks.values()}
     channels = max((look.channels for look in looks.values()), key=len)
-    classes = ("background", "object") if instances else tuple(
+    values = [] if instances or regions else [value for value in values if value != ignore]
+    classes = ("background", *(regions or ["object"])) if not values else tuple(
         "background" if value == 0 else names.get(value, f"class {value}") for value in values)
-    return Dataset(train, validation, instances, classes, () if instances else tuple(values), channels,
-                   next(iter(looks.values())).ndim, units.pop() if len(units) == 1 else "px", source.info, looks)
+    return Dataset(train, validation, instances, classes, tuple(values), channels,
+                   next(iter(looks.values())).ndim, units.pop() if len(units) == 1 else "px", source.info, looks,
+                   tuple(regions.values()), _region_order(folder, source.info, regions), ignore)
+
+
+def _regions(info: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Label values of each region, in the order of ``dataset.json``; {} where its classes exclude each other."""
+    labels = info.get("labels")
+    named = {str(name): value if isinstance(value, list) else [value]
+             for name, value in (labels.items() if isinstance(labels, Mapping) else ())}
+    if not any(len(values) > 1 for values in named.values()):
+        return {}
+    return {name: tuple(values) for name, values in named.items() if name != "ignore" and values != [0]}
+
+
+def _region_order(folder: Path, info: Mapping[str, Any], regions: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Label value that each region is painted with."""
+    order = info.get("regions_class_order")
+    if not regions:
+        return ()
+    if not isinstance(order, list) or len(order) != len(regions) or not all(
+            isinstance(value, int) and value > 0 for value in order):
+        raise DatasetError(f"{folder}/dataset.json has regions ({', '.join(regions)}), but no \"regions_class_order\" "
+                           f"of {len(regions)} label values, one for each; add it.")
+    return tuple(order)
 
 
 def _parts(source: Source, fold: int) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mambaseg.instances import interior_and_boundary
-from mambaseg.train.sample import PatchSampler
+from mambaseg.train.sample import UNLABELLED, PatchSampler
 
 __all__ = ["Batch", "BatchLoader", "fixed_batches", "to_batch"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` float32 (batch, channel, *S); `target` int64 classes (batch, 1, *S)."""
+    """`image` float32 (batch, channel, *S); `target` int64 classes or `UNLABELLED` (batch, 1, *S)."""
 
     image: Tensor
     target: Tensor
@@ -36,9 +36,11 @@ def to_batch(samples: list[tuple[NDArray[np.float32], NDArray[Any]]], instances:
         if transform is not None:
             sample = transform(**sample)
         labels = sample["segmentation"][0].numpy()
-        classes = interior_and_boundary(labels) if instances else np.maximum(labels, 0)  # -1 (outside) is background
+        known = np.maximum(labels, 0)  # -1 (outside) is background
+        classes = (interior_and_boundary(known) if instances else known).astype(np.int64)
+        classes[labels == UNLABELLED] = UNLABELLED
         images.append(sample["image"])
-        targets.append(torch.from_numpy(classes.astype(np.int64))[None])
+        targets.append(torch.from_numpy(classes)[None])
     return Batch(torch.stack(images).float(), torch.stack(targets))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,14 @@ from mambaseg.progress import Progress, ProgressCallback, report
 from mambaseg.train.augment import augmentation, seed_augmentation
 from mambaseg.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mambaseg.train.loader import Batch, BatchLoader, fixed_batches
-from mambaseg.train.losses import deep_supervision_loss, downsample_target
-from mambaseg.train.sample import Case, PatchSampler
+from mambaseg.train.losses import deep_supervision_loss, downsample_target, region_target
+from mambaseg.train.sample import FOREGROUND_SHARE, UNLABELLED, Case, PatchSampler
 from mambaseg.train.schedule import learning_rate, optimizer
 
-__all__ = ["Settings", "fit", "hard_dice_counts"]
+__all__ = ["Objective", "Settings", "fit", "hard_dice_counts"]
+
+Objective = Callable[[list[Tensor], Batch], Tensor]
+"""Loss of the network's outputs, full resolution first, for a batch on the same device."""
 
 _CLIP_NORM = 12.0  # nnU-Net
 _CHECKPOINT_EVERY_S = 60.0
@@ -46,6 +49,9 @@ class Settings:
     validate_every : iterations between validations and between entries of the history
     n_validation_batches : fixed patches that validation looks at, in batches
     average : decay of a running mean of the weights, which is then what is judged and kept; 0: the weights themselves
+    regions : label values of each output, where they may nest; empty: outputs are classes
+    has_unlabelled : some voxels are `UNLABELLED` and count in no loss
+    foreground_share : of the patches that are centred on foreground, or on what is labelled; nnU-Net's third
     """
 
     minutes: float | None = None
@@ -61,6 +67,9 @@ class Settings:
     validate_every: int = 100
     n_validation_batches: int = 8
     average: float = 0.0
+    foreground_share: float = FOREGROUND_SHARE
+    regions: tuple[tuple[int, ...], ...] = ()
+    has_unlabelled: bool = False
 
     def share_done(self, iteration: int, elapsed_s: float) -> float:
         """How much of the run is over, 0 to 1."""
@@ -73,7 +82,8 @@ class Settings:
 
 
 def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], plan: Plan, settings: Settings,
-        folder: Path, resume: bool = False, progress: ProgressCallback | None = None) -> Checkpoint:
+        folder: Path, resume: bool = False, progress: ProgressCallback | None = None,
+        objective: Objective | None = None) -> Checkpoint:
     """Train `network` and leave its best state in it.
 
     Parameters
@@ -82,6 +92,7 @@ def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], p
     cases, validation : prepared examples; validation may be empty, then the last state counts as the best
     folder : gets ``last.pt`` about once a minute and ``best.pt`` whenever validation improves
     resume : go on from ``last.pt`` if it is there
+    objective : what to minimise; None: Dice and cross entropy with deep supervision
 
     Returns
     -------
@@ -95,10 +106,10 @@ def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], p
     if settings.minutes is None and settings.iterations is None:
         raise UserError("Say when training should stop: --minutes M or --iterations N.")
     keep_freed_memory()
-    run = _Run(network, validation, plan, settings, folder, resume)
+    run = _Run(network, validation, plan, settings, folder, resume, objective)
     seed = settings.seed + run.state.iteration  # a resumed run draws other patches than it has seen
     seed_augmentation(seed)
-    sampler = PatchSampler(cases, plan, seed, reflect=settings.pictures)
+    sampler = PatchSampler(cases, plan, seed, reflect=settings.pictures, foreground_share=settings.foreground_share)
     transform = augmentation(plan, settings.instances, settings.pictures, settings.mirror_axes)
     with BatchLoader(sampler, transform, settings.instances) as batches:
         try:
@@ -114,7 +125,8 @@ class _Run:
     """The moving parts of one `fit`."""
 
     def __init__(self, network: nn.Module, validation: Sequence[Case], plan: Plan, settings: Settings, folder: Path,
-                 resume: bool) -> None:
+                 resume: bool, objective: Objective | None) -> None:
+        self.objective = objective or self._supervised
         self.network, self.plan, self.settings, self.folder = network, plan, settings, folder
         self.device = choose_device(settings.device)
         self.dtype = choose_precision(settings.precision, self.device, training=True)
@@ -169,10 +181,9 @@ class _Run:
             group["lr"] = learning_rate(self.settings.optimizer, self.rate, done)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            outputs = self.network(batch.image.to(self.device))
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        targets = downsample_target(batch.target.to(self.device), self.plan.strides, len(outputs))
-        loss = deep_supervision_loss(outputs, targets, self.plan.batch_dice)
+            batch = Batch(batch.image.to(self.device), batch.target.to(self.device))
+            outputs = self.network(batch.image)
+        loss = self.objective(outputs if isinstance(outputs, list) else [outputs], batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
@@ -181,6 +192,12 @@ class _Run:
         if self.kept is not self.network:
             self._follow()
         return float(loss.detach())
+
+    def _supervised(self, outputs: list[Tensor], batch: Batch) -> Tensor:
+        """Dice and cross entropy at every level."""
+        targets = downsample_target(batch.target, self.plan.strides, len(outputs))
+        ignored = UNLABELLED if self.settings.has_unlabelled else None
+        return deep_supervision_loss(outputs, targets, self.plan.batch_dice, ignored, self.settings.regions)
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -212,7 +229,7 @@ class _Run:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 outputs = self.kept(batch.image.to(self.device))
             logits = outputs[0] if isinstance(outputs, list) else outputs
-            found = hard_dice_counts(logits, batch.target.to(self.device))
+            found = hard_dice_counts(logits, batch.target.to(self.device), self.settings.regions)
             counts = found if counts is None else counts + found
         overlap, total = counts if counts is not None else (torch.zeros(1), torch.zeros(1))
         present = total > 0
@@ -248,12 +265,24 @@ class _Run:
         self.network.eval()
 
 
-def hard_dice_counts(logits: Tensor, target: Tensor) -> Tensor:
+def hard_dice_counts(logits: Tensor, target: Tensor, regions: Sequence[Sequence[int]] = ()) -> Tensor:
     """Overlap and total voxels per foreground class after arg-max, (2, class - 1): the parts of a hard Dice.
 
-    Sum them over batches, then Dice is twice the first row over the second (nnU-Net's online validation).
+    Sum them over batches, then Dice is twice the first row over the second (nnU-Net's online validation). Voxels of
+    unknown class do not count.
+
+    Parameters
+    ----------
+    logits : (batch, class, *S)
+    target : (batch, 1, *S), classes or `UNLABELLED`
+    regions : label values of each output; then all of them count where their logit is above 0, (2, region)
     """
-    predicted, truth = logits.argmax(1), target[:, 0]
-    rows = [(((predicted == c) & (truth == c)).sum(), (predicted == c).sum() + (truth == c).sum())
-            for c in range(1, logits.shape[1])]
+    known = target[:, 0] != UNLABELLED
+    if regions:
+        found, true = logits > 0, region_target(target, regions)
+    else:
+        classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.ndim - 2))
+        found, true = logits.argmax(1, keepdim=True) == classes, target == classes
+    rows = [((p & t & known).sum(), (p & known).sum() + (t & known).sum())
+            for p, t in zip(found.unbind(1), true.unbind(1), strict=True)]
     return torch.tensor(rows, dtype=torch.float64).T

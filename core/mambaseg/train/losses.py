@@ -6,13 +6,14 @@ All sums are single precision at least, whatever the network ran in. Rules: doi:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 __all__ = ["deep_supervision_loss", "deep_supervision_weights", "dice_cross_entropy", "downsample_target",
-           "region_dice_cross_entropy"]
+           "pool_target", "region_dice_cross_entropy", "region_target"]
 
 _SMOOTH = 1e-5
 
@@ -116,10 +117,64 @@ def downsample_target(target: Tensor, strides: Sequence[Sequence[int]], n_output
     return targets
 
 
+def pool_target(target: Tensor, n_classes: int, size: Sequence[int], ignore_label: int) -> Tensor:
+    """A sparse target at a coarser level; unlike `downsample_target` it loses no annotation, however thin.
+
+    Parameters
+    ----------
+    target : (batch, 1, *S), classes or `ignore_label`
+    size : voxels per axis of the level
+
+    Returns
+    -------
+    (batch, 1, *size): the most frequent class among the known voxels that a coarse voxel covers, the smaller of equals;
+    `ignore_label` where none is known
+    """
+    if tuple(size) == tuple(target.shape[2:]):
+        return target
+    known = target[:, 0] != ignore_label
+    shares = functional.one_hot(target[:, 0].masked_fill(~known, 0), n_classes) * known[..., None]
+    pool: Any = functional.adaptive_avg_pool2d if target.ndim == 4 else functional.adaptive_avg_pool3d
+    most, winner = pool(shares.movedim(-1, 1).float(), tuple(size)).max(1, keepdim=True)
+    pooled: Tensor = winner.masked_fill(most == 0, ignore_label)
+    return pooled
+
+
+def region_target(target: Tensor, regions: Sequence[Sequence[int]], ignore_label: int | None = None) -> Tensor:
+    """What `region_dice_cross_entropy` compares with.
+
+    Parameters
+    ----------
+    target : labels, (batch, 1, *S)
+    regions : label values of each region
+    ignore_label : where it lies, the last channel is 1; None: there is no such channel
+
+    Returns
+    -------
+    0 or 1, (batch, region, *S), with an ignore label one channel more
+    """
+    values = [*regions, *([] if ignore_label is None else [[ignore_label]])]
+    return torch.cat([torch.isin(target, torch.tensor(region, device=target.device)) for region in values], 1)
+
+
 def deep_supervision_loss(outputs: Sequence[Tensor], targets: Sequence[Tensor], batch_dice: bool = False,
-                          ignore_label: int | None = None) -> Tensor:
-    """Weighted sum of `dice_cross_entropy` over the outputs; levels of weight 0 are skipped."""
-    terms = [weight * dice_cross_entropy(output, target, batch_dice, ignore_label)
+                          ignore_label: int | None = None, regions: Sequence[Sequence[int]] = ()) -> Tensor:
+    """Weighted sum of the losses of the outputs; levels of weight 0 are skipped.
+
+    Parameters
+    ----------
+    outputs : logits, full resolution first
+    targets : labels, (batch, 1, *S) each
+    batch_dice, ignore_label : as for `dice_cross_entropy`
+    regions : label values of each output, then it is `region_dice_cross_entropy`; empty: outputs are classes
+    """
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        if not regions:
+            return dice_cross_entropy(output, target, batch_dice, ignore_label)
+        return region_dice_cross_entropy(output, region_target(target, regions, ignore_label), batch_dice,
+                                         ignore_label is not None)
+
+    terms = [weight * loss(output, target)
              for weight, output, target in zip(deep_supervision_weights(len(outputs)), outputs, targets, strict=True)
              if weight > 0]
     return torch.stack(terms).sum()

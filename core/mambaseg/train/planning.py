@@ -59,7 +59,8 @@ def plan_files(path: Path, planner: str = "umamba", instances: bool | None = Non
 
 def _description(data: Dataset, n_cases: int) -> dict[str, Any]:
     """What nnU-Net's `dataset.json` would say of a data set that has none."""
-    labels = _OBJECT_LABELS if data.instances else dict(zip(data.classes, data.label_values, strict=True))
+    labels = (_OBJECT_LABELS if data.instances else data.info["labels"] if data.regions
+              else dict(zip(data.classes, data.label_values, strict=True)))
     return {"channel_names": {str(i): name for i, name in enumerate(data.channels)}, "labels": dict(labels),
             "numTraining": n_cases, "file_ending": io.suffix_of(data.train[0].images[0])}
 

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from mambaseg.plan import Plan
 
-__all__ = ["Case", "PatchSampler", "is_dummy_2d", "loader_patch_size", "rotation_range"]
+__all__ = ["FOREGROUND_SHARE", "UNLABELLED", "Case", "PatchSampler", "is_dummy_2d", "loader_patch_size",
+           "rotation_range"]
 
-_FOREGROUND_SHARE = 0.33  # of the batch is centred on foreground (nnU-Net)
+UNLABELLED = -2  # label of voxels that nobody has looked at; -1 is outside the picture
+
+FOREGROUND_SHARE = 0.33  # of the batch is centred on foreground (nnU-Net)
 _LOCATIONS_A_CLASS = 10_000  # remembered foreground voxels a class (nnU-Net)
 
 
@@ -25,7 +28,8 @@ class Case:
     Parameters
     ----------
     image : float32, (channel, *S), as `prepare` leaves it
-    labels : integer classes, or instance numbers for instance models, (*S); negative values are outside the picture
+    labels : integer classes, or instance numbers for instance models, (*S); -1 is outside the picture,
+        `UNLABELLED` not known
     weight : how often it is drawn, relative to the others
     """
 
@@ -83,10 +87,11 @@ class PatchSampler:
     plan : patch and batch size
     margin : whether patches carry the room that rotation needs
     reflect : continue pictures beyond their edge by reflection; else zeros, and labels -1
+    foreground_share : of the batch that is centred on the cases' `locations`
     """
 
     def __init__(self, cases: Sequence[Case], plan: Plan, seed: int, margin: bool = True,
-                 reflect: bool = False) -> None:
+                 reflect: bool = False, foreground_share: float = FOREGROUND_SHARE) -> None:
         self.cases = cases
         self.patch_size = plan.patch_size
         self.loader_size = loader_patch_size(plan.patch_size) if margin else plan.patch_size
@@ -95,7 +100,7 @@ class PatchSampler:
         self.random = np.random.default_rng(seed)
         weights = np.array([case.weight for case in cases], dtype=float)
         self._shares = weights / weights.sum()
-        self._n_free = round(plan.batch_size * (1 - _FOREGROUND_SHARE))
+        self._n_free = round(plan.batch_size * (1 - foreground_share))
 
     def batch(self) -> list[tuple[NDArray[np.float32], NDArray[Any]]]:
         """Patches (image (channel, *loader), labels (*loader)); the last third centred on foreground."""

@@ -103,3 +103,8 @@ def test_one_model_is_no_ensemble_and_none_is_overwritten(tmp_path: Path) -> Non
         make_ensemble([one], tmp_path / "both")
     with pytest.raises(ModelError, match="another folder"):
         make_ensemble([one, one], tmp_path / "one")
+
+
+def test_a_patch_that_a_network_cannot_take_is_refused_before_it_is_used(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"plan\.patch_size.*vmunet.*multiples of"):
+        save_other(tmp_path / "odd", "vmunet", kind="classes", patch_size=(30, 32))
