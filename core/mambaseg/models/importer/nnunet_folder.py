@@ -27,13 +27,15 @@ class Targets:
 
     Parameters
     ----------
-    kind, classes : as in `mambaseg.models.Model`
+    kind, classes, regions, region_order : as in `mambaseg.models.Model`
     notes : sentences for people
     """
 
     kind: str
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
 
 
 def read_folder(folder: Path) -> tuple[list[Checkpoint], tuple[str, ...]]:
@@ -155,12 +157,11 @@ def _classes(labels: Mapping[str, Any]) -> Targets:
 
 def _regions(dataset: Mapping[str, Any], labels: Mapping[str, Any]) -> Targets:
     """Classes that may nest, one output each, painted in the order that the data set gives."""
-    names = tuple(name for name, value in labels.items() if value not in (0, [0], (0,)))
+    regions = {name: tuple(value) if isinstance(value, list | tuple) else (value,) for name, value in labels.items()
+               if value not in (0, [0], (0,))}
     order = dataset.get("regions_class_order")
-    usual = [*range(1, len(names) + 1)]
-    notes = () if order in (None, usual) else (
-        f"The data set numbers its regions {order}; here they are numbered {usual}, in the same order of painting.",)
-    return Targets("regions", ("background", *names), notes)
+    return Targets("regions", ("background", *regions), regions=tuple(regions.values()),
+                   region_order=tuple(order) if isinstance(order, list | tuple) else ())
 
 
 def _as_int(value: Any) -> int:

@@ -161,7 +161,9 @@ def _unetv2(shapes: Shapes) -> Recognised:
     if "sdi_1.convs.0.weight" not in shapes or "deconv2.weight" not in shapes:
         raise ModelError("These weights are of an experimental variant of U-Net v2 with another decoder, which cannot "
                          "be imported; only the published network can.")
-    config = {"n_classes": shapes["seg_outs.0.weight"][0], "backbone": _BACKBONES[width, depths],
+    n_classes = shapes["seg_outs.0.weight"][0]
+    config = {"n_classes": n_classes, "backbone": _BACKBONES[width, depths],
               "in_channels": shapes["encoder.backbone.patch_embed1.proj.weight"][1],
-              "channel": shapes["Translayer_1.conv.weight"][0], "deep_supervision": False}
+              "channel": shapes["Translayer_1.conv.weight"][0], "deep_supervision": False,
+              "fuse": n_classes == 1}  # one class is the polyp variant; of two outputs the authors take the sum
     return Recognised("unetv2", config)

@@ -18,7 +18,7 @@ from mambaseg._errors import ModelError
 from mambaseg.models._weights import sha256
 from mambaseg.models.importer.checkpoint import Checkpoint, read_checkpoint
 from mambaseg.models.importer.nnunet_folder import Targets, channel_names, nnunet_plan, read_folder, targets
-from mambaseg.models.importer.recipe import recipe, sized
+from mambaseg.models.importer.recipe import SYNAPSE_ORGANS, is_of_synapse, recipe, sized
 from mambaseg.models.importer.recognise import Recognised, Strides, official_names, recognise
 from mambaseg.models.model import Model
 from mambaseg.models.package import save_package
@@ -151,7 +151,8 @@ def _describe(checkpoint: Checkpoint, found: Recognised, plan: Plan, classes: Se
         name="imported", title="", description=f"{title}, imported from {checkpoint.path.name}"
         + (f"; trained on {data}." if data else "."),
         network=found.network, network_config=found.config, plan=plan, classes=meaning.classes,
-        channels=channel_names(checkpoint.dataset, found.in_channels), kind=meaning.kind, licence="not stated",
+        channels=channel_names(checkpoint.dataset, len(plan.normalisation)), kind=meaning.kind, licence="not stated",
+        regions=meaning.regions, region_order=meaning.region_order,
         decoder={} if meaning.kind == "instances" else None, training=training,
         mirror_axes=tuple(axis for axis in checkpoint.mirror_axes if axis < plan.ndim))
 
@@ -162,6 +163,10 @@ def _targets(checkpoint: Checkpoint, found: Recognised, classes: Sequence[str] |
         meaning = targets(checkpoint.dataset, found.n_classes, checkpoint.path)
     elif found.n_classes == 1:
         meaning = Targets("regions", ("background", "foreground"))
+    elif is_of_synapse(found) and not checkpoint.plans:
+        meaning = Targets("classes", ("background", *SYNAPSE_ORGANS), (
+            "Nine classes were taken to be those of the authors' model of the abdomen (Synapse): CT slices, "
+            "from -125 to 275 HU.",))
     else:
         meaning = targets({}, found.n_classes, checkpoint.path)
     if classes is None:
@@ -169,4 +174,4 @@ def _targets(checkpoint: Checkpoint, found: Recognised, classes: Sequence[str] |
     if len(classes) != len(meaning.classes):
         raise ModelError(f"{len(classes)} classes are named ({', '.join(classes)}), but the network knows "
                          f"{len(meaning.classes)} with the background; name all of them, background first.")
-    return Targets(meaning.kind, tuple(classes))
+    return dataclasses.replace(meaning, classes=tuple(classes), notes=())

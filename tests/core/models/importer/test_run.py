@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+from torch.nn import functional
 
 import official
 from mambaseg import nets, segment
@@ -149,17 +151,53 @@ def test_shapes_that_ask_for_a_giant_network_are_refused_without_building_it(tmp
 # --- recipes ---
 
 
-@pytest.mark.parametrize(("name", "side", "scheme"), [
-    ("vmunet_tiny", 256, "minmax_255"), ("vmunetv2_tiny_ds", 256, "minmax_255"), ("unetv2_b0_tiny", 352, "imagenet")])
-def test_the_papers_preprocessing_goes_into_the_plan(tmp_path: Path, name: str, side: int, scheme: str) -> None:
+@pytest.mark.parametrize(("name", "side", "scheme", "fit"), [
+    ("vmunet_tiny", 256, "minmax_255", "bilinear"), ("vmunetv2_tiny_ds", 256, "minmax_255", "bilinear"),
+    ("unetv2_b0_tiny", 352, "imagenet", "antialias")])
+def test_the_papers_preprocessing_goes_into_the_plan(tmp_path: Path, name: str, side: int, scheme: str,
+                                                     fit: str) -> None:
     record, _ = fixture(name)
     import_checkpoint(save(official.state(record), tmp_path / "best.pth"), tmp_path / "model")
     model = load_model(tmp_path / "model")
     assert model.plan.patch_size == (side, side)
     assert model.plan.normalisation == (scheme,) * 3
+    assert model.plan.fit == fit  # the whole picture, resized, as the authors do
     assert model.plan.spacing is None
     assert not model.plan.crop_to_nonzero
     assert model.channels == ("red", "green", "blue")
+
+
+def test_the_polyp_variant_adds_its_half_size_output(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    official_network = nets.build("unetv2-polyp", backbone="b0", channel=8).eval()
+    file = save(official_network.state_dict(), tmp_path / "epoch_99.pth")
+    model = import_checkpoint(file, tmp_path / "model", patch=(64, 64))
+    picture = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+    values = (torch.from_numpy(picture).permute(2, 0, 1)[None] / 255 - torch.tensor([0.485, 0.456, 0.406]).view(
+        3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    with torch.inference_mode():
+        full, half = official_network(functional.interpolate(values, (64, 64), mode="bilinear", antialias=True))
+        fused = full + functional.interpolate(half, scale_factor=2, mode="bilinear")
+        wanted = functional.interpolate(fused, (48, 80), mode="bilinear").sigmoid()[0]
+    found = segment(picture, model, keep_probabilities=True).probabilities
+    assert found is not None
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_nine_classes_of_vmunet_are_the_abdomens_and_go_slice_by_slice(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    official_network = nets.build("vmunet", n_classes=9, depths=(1, 1), depths_decoder=(1, 1), width=16).eval()
+    model = import_checkpoint(save(official_network.state_dict(), tmp_path / "best.pth"), tmp_path / "model")
+    assert model.classes[1::7] == ("aorta", "stomach")
+    assert len(model.channels) == 1
+    volume = np.random.default_rng(0).normal(60, 150, (2, 48, 60)).astype(np.float32)
+    labels = segment(volume, model).labels
+    for plane, found in zip(volume, labels, strict=True):
+        values = ndimage.zoom((np.clip(plane, -125, 275) + 125) / 400, (224 / 48, 224 / 60), order=3)
+        with torch.inference_mode():
+            classes = official_network(torch.from_numpy(values)[None, None])[0].argmax(0).numpy()
+        wanted = ndimage.zoom(classes, (48 / 224, 60 / 224), order=0)
+        assert (found != wanted).mean() < 1e-3  # two classes may tie to the last digit
 
 
 def test_an_imported_model_segments_a_picture(tmp_path: Path) -> None:
