@@ -128,12 +128,14 @@ _ENTRIES: dict[str, tuple[Check, str]] = {
                 f"a list of at most {_MAX_MEMBERS} networks, each with its settings and checksum"),
     "regions": (lambda value: _is_list(value, _are_labels, 0, _MAX_CLASSES), "a list of label values for each region"),
     "region_order": (lambda value: value in ([], ()) or _are_labels(value), "a label value for each region"),
+    "keep_largest": (lambda value: _is_list(value, _are_labels, 0, _MAX_CLASSES), "a list of groups of label values"),
     "adapters": (lambda value: _is_list(value, _is_adapter), "a list of adapters, each with its name and checksum"),
 }
 _MEMBER: dict[str, Check] = {name: _ENTRIES[name][0] for name in ("network", "network_config", "checksum", "plan",
                                                                  "mirror_axes")}
 _MEMBER["group"] = lambda value: _is_int(value, 0, _MAX_MEMBERS)
-OPTIONAL = ("members", "regions", "region_order", "adapters")  # entries that came after the first models were written
+# Entries that came after the first models were written
+OPTIONAL = ("members", "regions", "region_order", "keep_largest", "adapters")
 _PLAN_DEFAULTS: dict[str, Any] = {"fit": "windows"}
 
 
@@ -156,8 +158,8 @@ def check(values: Any, where: str) -> dict[str, Any]:
         if not is_right(values[name]):
             raise _wrong(where, name, values[name], expected)
     lists = ("classes", "channels", "mirror_axes", "region_order")
-    regions = tuple(tuple(region) for region in values["regions"])
-    return {name: tuple(value) if name in lists else value for name, value in values.items()} | {"regions": regions}
+    groups = {name: tuple(tuple(group) for group in values[name]) for name in ("regions", "keep_largest")}
+    return {name: tuple(value) if name in lists else value for name, value in values.items()} | groups
 
 
 def plan(values: dict[str, Any], channels: tuple[str, ...], where: str) -> Plan:

@@ -86,10 +86,10 @@ class Model:
     members : further networks whose outputs are averaged with those of the first
     regions : label values that each region is made of, for kind "regions"; empty: not known
     region_order : label that each region is painted with, later regions over earlier ones; empty: 1, 2, 3, ...
-
+    keep_largest : groups of label values; of each group, taken as one, only the largest piece is kept in the labels
     adapters : named changes of the last layer of the first network; those that are on are part of what it computes
 
-    The last four are in `model.json` only where there are any.
+    The last five are in `model.json` only where there are any.
     """
 
     name: str
@@ -113,6 +113,7 @@ class Model:
     members: tuple[Member, ...] = ()
     regions: tuple[tuple[int, ...], ...] = ()
     region_order: tuple[int, ...] = ()
+    keep_largest: tuple[tuple[int, ...], ...] = ()
     adapters: tuple[Adapter, ...] = ()
 
     @property

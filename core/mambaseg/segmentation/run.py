@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mambaseg import io
 from mambaseg._errors import ImageError, ModelError
 from mambaseg.image import Grid, Image
-from mambaseg.instances import Decoder, features
+from mambaseg.instances import Decoder, features, keep_largest_component
 from mambaseg.machine import choose_device, choose_precision
 from mambaseg.models import Model, load_model
 from mambaseg.predict.blend import probabilities_to_labels
@@ -223,7 +223,10 @@ def labels_from(probabilities: NDArray[np.float32], model: Model, spacing: tuple
     spacing : voxel size in the plan's unit; None: not known, or the model works on the picture's own grid
     """
     if model.kind != "instances":
-        return probabilities_to_labels(probabilities, model.kind, model.region_order or None)
+        labels = probabilities_to_labels(probabilities, model.kind, model.region_order or None)
+        for group in model.keep_largest:
+            labels = keep_largest_component(labels, group)
+        return labels
     is_slicewise = probabilities.ndim - 1 > model.plan.ndim
     find = _decode_slices if is_slicewise else Decoder.decode
     return find(Decoder.from_json(model.decoder or {}), probabilities, spacing)
