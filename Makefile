@@ -1,16 +1,19 @@
 # `make demo` and `make test` set themselves up in .venv; nothing else on the machine is changed,
-# except that root on Debian gets python3-venv where it is missing.
+# except that root on Debian gets python3-venv where it is missing, and `make test` the packages of a display
+# (tools/apt-packages.txt).
 
 BIN := .venv/bin
 READY := .venv/.ready
+DISPLAYED := .venv/.displayed
 export PYTHON
 
-.PHONY: help setup demo check test test-quick clean
+.PHONY: help setup demo check test test-core test-gui test-quick clean
 
 help:
 	@echo "make demo        segment a real microscopy picture with a model that comes along"
 	@echo "make test        every check and test, with coverage"
-	@echo "make test-quick  the tests without the slow ones"
+	@echo "make test-quick  the tests without the slow ones and without windows"
+	@echo "make test-gui    the tests of the napari plugin, on a display of their own"
 	@echo "make check       lint, types and layers"
 
 setup: $(READY)
@@ -28,11 +31,22 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+$(DISPLAYED): tools/apt-packages.txt $(READY)
+	tools/setup-display.sh
+	@touch $@
+
 test: check
-	$(BIN)/pytest -q --cov=mambaseg --cov-report=term
+	@$(MAKE) --no-print-directory test-core
+	@$(MAKE) --no-print-directory test-gui
+
+test-core: $(READY)
+	$(BIN)/pytest -q --ignore=tests/napari --cov=mambaseg --cov-report=
+
+test-gui: $(READY) $(DISPLAYED)
+	tools/with-display $(BIN)/pytest -q tests/napari --cov=mambaseg --cov=napari_mambaseg --cov-append --cov-report=term
 
 test-quick: $(READY)
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m "not slow" --ignore=tests/napari
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

@@ -1,5 +1,4 @@
-"""The place of mambaseg's napari plugin; it offers nothing to napari yet."""
+"""The napari plugin of mambaseg: widgets over the public API; all computing happens in a process of its own.
 
-from mambaseg import __version__
-
-__all__ = ["__version__"]
+napari reads `napari.yaml` and imports a module here when its command is first used.
+"""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import mambaseg
 
 if TYPE_CHECKING:
     from mambaseg.image import Image
@@ -11,8 +14,8 @@ if TYPE_CHECKING:
     from mambaseg.progress import Progress
     from mambaseg.segmentation import Estimate
 
-__all__ = ["NO_MEMORY", "duration", "estimate_line", "found", "how_far", "model_line", "progress_sentence", "read_as",
-           "size"]
+__all__ = ["NO_MEMORY", "bug_report", "duration", "estimate_line", "found", "how_far", "model_card", "model_line",
+           "progress_sentence", "read_as", "size", "size_unit", "things"]
 
 NO_MEMORY = "The memory does not suffice; choose a part of the image, or close other programs."
 
@@ -78,6 +81,45 @@ def model_line(model: Model) -> str:
     if isinstance(data, Mapping) and data.get("licence"):
         sentences.append(f"{_licence(str(data['licence']))} data")
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
+
+
+def model_card(model: Model) -> str:
+    """What there is to know about a model before trusting it, one fact a line."""
+    data = model.training.get("data")
+    told = data if isinstance(data, Mapping) else {}
+    channels = ", ".join(model.channels)
+    facts = {
+        "Made for": model.description.rstrip("."),
+        "Takes": f"{model.plan.ndim}-D {'pictures' if model.plan.ndim == 2 else 'volumes'}, channels: {channels}",
+        "Finds": ", ".join(model.classes[1:]),
+        "Trained on": told.get("citation") or told.get("name") or (data if isinstance(data, str) else ""),
+        "Score": _score(model),
+        "Licence": model.licence + (f"; data {told['licence']}" if told.get("licence") else ""),
+        "Learned from": model.parent["name"] if model.parent else "",
+        "Network": model.network,
+    }
+    return "\n".join(f"{name}: {fact}" for name, fact in facts.items() if fact)
+
+
+def things(model: Model) -> str:
+    """What a result of a model is called, as a layer or a node: "nuclei", "front, back", "liver and 12 more"."""
+    names = model.classes[1:]
+    if model.kind == "instances" and len(names) == 1:
+        return {"nucleus": "nuclei"}.get(names[0], f"{names[0]}s")
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"
+
+
+def size_unit(model: Model) -> str:
+    """Unit of the smallest size of an object that a model's decoder keeps: "px", "um²"."""
+    if model.plan.spacing is None:
+        return "px" if model.plan.ndim == 2 else "voxels"
+    return f"{model.plan.unit}{'²' if model.plan.ndim == 2 else '³'}"
+
+
+def bug_report(sentence: str, details: str) -> str:
+    """What a bug report needs: what was said, what lay behind it, and versions; nothing about the image."""
+    versions = f"mambaseg {mambaseg.__version__}, Python {platform.python_version()}, {platform.platform()}"
+    return f"{sentence}\n\n{versions}\n\n{details}".strip() + "\n"
 
 
 def estimate_line(estimate: Estimate) -> str:

@@ -13,9 +13,10 @@ No torch is imported in the calling process. `Worker` says how jobs run, `mambas
 """
 
 from mambaseg.jobs.folders import new_folder
-from mambaseg.jobs.images import read_image, write_image
+from mambaseg.jobs.images import read_image, write_image, write_stand_in
 from mambaseg.jobs.messages import Event
 from mambaseg.jobs.results import Result, read_result
 from mambaseg.jobs.worker import Job, Worker
 
-__all__ = ["Event", "Job", "Result", "Worker", "new_folder", "read_image", "read_result", "write_image"]
+__all__ = ["Event", "Job", "Result", "Worker", "new_folder", "read_image", "read_result", "write_image",
+           "write_stand_in"]

@@ -18,9 +18,10 @@ from mambaseg._errors import UserError
 from mambaseg.image import Grid, Image
 from mambaseg.progress import Clock, Progress, ProgressCallback, report
 
-__all__ = ["read_image", "write_image"]
+__all__ = ["read_image", "write_image", "write_stand_in"]
 
 _BLOCK_BYTES = 2**26
+_SAMPLE_SIDE = 64  # voxels an axis
 _KEPT_METADATA = ("format", "notices")  # all that a segmentation looks at
 
 
@@ -53,6 +54,32 @@ def write_image(folder: Path, image: Image | NDArray[Any], name: str = "image",
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+    return name
+
+
+def write_stand_in(folder: Path, image: Image, name: str = "image") -> str:
+    """Write a hollow image for the task "estimate": as large as `image`, but only a small part of it is read and real.
+
+    Parameters
+    ----------
+    image, name : as for `write_image`
+
+    Raises
+    ------
+    UserError : it cannot be written
+    """
+    data = image.data
+    middle = tuple(slice(max(0, (size - _SAMPLE_SIDE) // 2), (size + _SAMPLE_SIDE) // 2) for size in data.shape)
+    try:
+        hollow = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(data.dtype), tuple(data.shape))
+        sample = np.asarray(data[middle])
+        hollow[middle] = sample
+        # No corner is empty, so that a model which crops away what is 0 keeps all of it
+        hollow.reshape(-1)[[0, -1]] = sample.max() or 1
+        del hollow
+        (folder / f"{name}.json").write_text(json.dumps(_describe(image)), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Nothing can be written to {folder}: {error.strerror or error}. Make room there.") from error
     return name
 
 

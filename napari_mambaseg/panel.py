@@ -1,0 +1,304 @@
+"""The panel in napari's window: the three cards, and the wires between them and the work."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from mambaseg import UserError, words
+from mambaseg.jobs import Worker
+from mambaseg.models import read_model
+from napari_mambaseg._adapt import Reading, axes_choices, guess, source_of, to_image, with_axes
+from napari_mambaseg._estimator import Estimator
+from napari_mambaseg._notify import show_problem
+from napari_mambaseg._recent import models_folder, remember_model
+from napari_mambaseg._segmenter import Order, Segmenter, Shown
+from napari_mambaseg._session import Run, Session
+from napari_mambaseg._where import focus_point, part_of
+from napari_mambaseg._widgets.card import Card
+from napari_mambaseg._widgets.segment_card import SegmentCard
+
+__all__ = ["Panel"]
+
+_WAITS = "Segment something first."
+_REGION = "Region"
+
+
+class Panel(QWidget):
+    """Segment, Correct, Learn.
+
+    Parameters
+    ----------
+    napari_viewer : given by napari
+    worker : the process that computes; None: an own one, which ends with the panel
+    """
+
+    def __init__(self, napari_viewer: Any, worker: Worker | None = None) -> None:
+        super().__init__()
+        self.setObjectName("mambaseg")
+        self._viewer = napari_viewer
+        self._readings: weakref.WeakKeyDictionary[Any, Reading] = weakref.WeakKeyDictionary()
+        self.session = Session(worker)
+        self.segmenter = Segmenter(napari_viewer, self.session)
+        self.estimator = Estimator(self.session)
+        self.segment = SegmentCard(napari_viewer)
+        self.correct = Card("Correct", "correct_card", _WAITS)
+        self.learn = Card("Learn", "learn_card", _WAITS)
+        self._importing: Run | None = None
+        self._lay_out()
+        self._wire()
+        _bind_keys(napari_viewer, self)
+        self.destroyed.connect(functools.partial(_close, self.session, self.segmenter, self.segment.image))
+        self._on_image()
+
+    def run(self) -> None:
+        """Segment what is chosen; while something runs, after it."""
+        card = self.segment
+        try:
+            orders = [self._order(layer) for layer in card.image.layers]
+        except UserError as error:
+            self._fail(str(error), "")
+            return
+        self.estimator.cancel()
+        remember_model(card.model.name)
+        for order in orders:
+            self.segmenter.start(order)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Return presses the button, as in a dialog."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and not self.segmenter.is_busy:
+            self.segment.run_bar.run.click()
+        else:
+            super().keyPressEvent(event)
+
+    def _lay_out(self) -> None:
+        """The cards below one another, with a bar where the window is too low for them."""
+        inner = QWidget()
+        cards = QVBoxLayout(inner)
+        cards.setContentsMargins(4, 4, 4, 4)
+        for card in (self.segment, self.correct, self.learn):
+            cards.addWidget(card)
+        cards.addStretch()
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inner)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(area)
+        self.setMinimumWidth(260)
+
+    def _wire(self) -> None:
+        card, segmenter = self.segment, self.segmenter
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(300)
+        self._soon.timeout.connect(self._estimate)
+        card.image.chosen.connect(self._on_image)
+        card.read_as.changed.connect(self._on_reading)
+        card.model.chosen.connect(self._on_model)
+        card.model.folder_chosen.connect(self._on_folder)
+        card.place.chosen.connect(self._on_place)
+        card.mirror.toggled.connect(lambda _: self._soon.start())
+        card.open_sample.clicked.connect(lambda: self._viewer.open_sample("mambaseg", "tissue"))
+        card.run_bar.run_wanted.connect(self.run)
+        card.run_bar.cancel_wanted.connect(self._on_cancel)
+        card.run_bar.undo_wanted.connect(segmenter.undo)
+        card.table.clicked.connect(self._show_table)
+        card.decoding.changed.connect(segmenter.decode)
+        segmenter.began.connect(self._on_began)
+        segmenter.progressed.connect(card.run_bar.show_progress)
+        segmenter.shown.connect(self._on_shown)
+        segmenter.ended.connect(self._on_ended)
+        segmenter.failed.connect(lambda sentence: show_problem(sentence, card.run_bar.copy_details))
+        self.estimator.told.connect(self._on_estimate)
+
+    def _order(self, layer: Any) -> Order:
+        """What the fields say about one layer."""
+        card = self.segment
+        reading = self._reading(layer)
+        latest = self.segmenter.latest
+        is_again = latest is not None and latest.order.source.name == layer.name and card.again.currentData()
+        return Order(source_of(layer, reading),
+                     part_of(self._viewer, layer, reading, card.place.place,
+                             all_frames=card.place.all_frames.isChecked()),
+                     card.model.model, card.model.name, focus_point(self._viewer, layer, reading), card.settings,
+                     card.probabilities.isChecked(), latest.layer if latest and is_again else None)
+
+    def _reading(self, layer: Any) -> Reading:
+        """How a layer is read: as the user said, else as guessed."""
+        return self._readings.get(layer) or guess(layer)
+
+    def _on_image(self) -> None:
+        """Another image is meant."""
+        card = self.segment
+        layers = card.image.layers
+        card.hint.setVisible(not layers)
+        card.run_bar.run.setEnabled(bool(layers))
+        card.again.setVisible(self._has_result(layers))
+        if not layers:
+            card.read_as.show_reading(None, (), 1, "")
+            card.estimate.setText("")
+            return
+        layer = layers[0]
+        try:
+            reading = self._reading(layer)
+        except UserError as error:
+            card.read_as.show_reading(None, (), 1, str(error))
+            return
+        source = source_of(layer, reading)
+        whole = to_image(source_of(layer, Reading(reading.axes, reading.spacing, reading.unit)))
+        n_channels = 1 if whole.is_rgb else whole.n_channels
+        line = f"Read as {words.read_as(to_image(source))}"
+        card.read_as.show_reading(reading, axes_choices(layer), n_channels, line)
+        card.place.suit(n_spatial=len(reading.spatial), has_time="T" in reading.axes)
+        self._soon.start()
+
+    def _on_reading(self) -> None:
+        """The user said how the image is to be read."""
+        reading, layers = self.segment.read_as.reading, self.segment.image.layers
+        if reading is None:
+            return
+        for layer in layers:
+            former = self._reading(layer)
+            self._readings[layer] = reading if former.axes == reading.axes else with_axes(layer, reading.axes)
+        self._on_image()
+
+    def _on_model(self) -> None:
+        """Another model is meant."""
+        self._soon.start()
+
+    def _on_folder(self, folder: str) -> None:
+        """The user pointed at a folder: a model package, or one that has to become a package first."""
+        if (Path(folder) / "model.json").is_file():
+            self._use_model(folder)
+            return
+        output = models_folder() / Path(folder).name
+        run = self.session.start("import", lambda _, check: {"source": folder, "output": str(output)},
+                                 lambda answer, _: str(answer["model"]))
+        self.segment.run_bar.show_busy("Reading the model…")
+        run.finished.connect(self._use_model)
+        run.failed.connect(self._fail)
+        run.cancelled.connect(lambda: self.segment.run_bar.show_idle("Stopped."))
+        for end in (run.finished, run.failed, run.cancelled):
+            end.connect(lambda *_: run.close())
+        self._importing = run
+
+    def _use_model(self, folder: str) -> None:
+        """A model package is there."""
+        try:
+            read_model(Path(folder))
+        except UserError as error:
+            self._fail(str(error), "")
+            return
+        remember_model(folder)
+        self.segment.model.fill(folder)
+        if not self.segmenter.is_busy:
+            self.segment.run_bar.show_idle()
+
+    def _on_place(self) -> None:
+        """Another part is meant; a region has to be drawn somewhere."""
+        if self.segment.place.place == "region" and not any(
+                type(layer).__name__ == "Shapes" for layer in self._viewer.layers):
+            shapes = self._viewer.add_shapes(name=_REGION, face_color="transparent", edge_color="yellow", edge_width=2)
+            shapes.mode = "add_rectangle"
+        self._soon.start()
+
+    def _on_cancel(self) -> None:
+        self.segment.run_bar.show_cancelling()
+        self.segmenter.cancel()
+        if self._importing is not None:
+            self._importing.cancel()
+
+    def _on_began(self, order: Order) -> None:
+        self.segment.run_bar.show_busy(f"Copying {order.source.name}…")
+        self.segment.estimate.setText("")
+
+    def _on_shown(self, shown: Shown) -> None:
+        """A result lies in the viewer."""
+        card, model = self.segment, shown.order.model
+        card.show_result(has_table=shown.outcome.features is not None,
+                         can_decode=shown.outcome.probabilities is not None and model.kind == "instances")
+        card.decoding.start_from(model.decoder or {}, words.size_unit(model))
+        card.again.setVisible(self._has_result(card.image.layers))
+
+    def _on_ended(self, sentence: str, details: str, can_undo: bool) -> None:
+        """Nothing runs any more."""
+        card = self.segment
+        card.run_bar.show_idle(sentence, details, can_undo=can_undo and self.segmenter.latest is not None)
+        if self.segmenter.latest is None:
+            card.show_result(has_table=False, can_decode=False)
+            card.again.hide()
+        self._soon.start()
+
+    def _fail(self, sentence: str, details: str) -> None:
+        """Something that was asked for cannot be."""
+        self.segment.run_bar.show_idle(sentence, details)
+        show_problem(sentence, self.segment.run_bar.copy_details if details else None)
+
+    def _estimate(self) -> None:
+        """Ask what the chosen work would take; not while the process that knows is busy."""
+        if self.segmenter.is_busy or not self.segment.image.layers:
+            return
+        try:
+            self.estimator.ask(self._order(self.segment.image.layers[0]))
+        except UserError as error:
+            self._on_estimate(str(error), False)
+
+    def _on_estimate(self, line: str, is_fine: bool) -> None:
+        """Show what the work will take, in red where it cannot be done."""
+        if not self.segmenter.is_busy:
+            self.segment.estimate.setText(line)
+            self.segment.estimate.setStyleSheet("" if is_fine else f"color: {_warning(self._viewer)}")
+
+    def _has_result(self, layers: list[Any]) -> bool:
+        latest = self.segmenter.latest
+        return latest is not None and [layer.name for layer in layers] == [latest.order.source.name]
+
+    def _show_table(self) -> None:
+        """Open napari's own table of the result's features."""
+        if self.segmenter.latest is not None:
+            self._viewer.layers.selection.active = self.segmenter.latest.layer
+            self._viewer.window.add_plugin_dock_widget("napari", "Features table widget")
+
+
+def _warning(viewer: Any) -> str:
+    """A red that can be read on the theme's background."""
+    return "#b3261e" if viewer.theme == "light" else "#ff9a8b"
+
+
+def _bind_keys(viewer: Any, panel: Panel) -> None:
+    """Keys of the whole window; the manifest's key bindings do nothing in napari."""
+    alive = weakref.ref(panel)
+
+    def bind(key: str, act: Callable[[Panel], None]) -> None:
+        def press(_: Any) -> None:
+            target = alive()
+            if target is not None:
+                act(target)
+
+        viewer.bind_key(key, press, overwrite=True)
+
+    bind("Control-Return", lambda target: target.run())
+    bind("O", lambda target: _toggle_outline(target.segmenter))
+
+
+def _toggle_outline(segmenter: Segmenter) -> None:
+    """Outlines instead of filled objects, and back."""
+    if segmenter.latest is not None:
+        layer = segmenter.latest.layer
+        layer.contour = 0 if layer.contour else 2
+
+
+def _close(session: Session, segmenter: Segmenter, image: Any, *_: object) -> None:
+    """The panel is gone, with its window or alone."""
+    segmenter.close()
+    session.close()

@@ -1,0 +1,143 @@
+"""What the tests of the napari plugin share: a display, a viewer with the panel, one process that computes, models."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REASON = "needs a display of its own: tools/with-display pytest tests/napari (Debian: tools/apt-packages.txt)"
+
+# Warnings of napari and its libraries, not ours; only in this session. Another is in tools/with-display
+IGNORED = (
+    "ignore:Non-orthogonal slicing:UserWarning",  # napari, of a rotated layer
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for ignored in IGNORED:
+        config.addinivalue_line("filterwarnings", ignored)
+
+
+class Undisplayed(pytest.Module):
+    """A module that is not even imported, since that would already need Qt."""
+
+    def collect(self) -> list[Any]:
+        pytest.skip(REASON, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    has_display = parent.config.pluginmanager.hasplugin("pytestqt.plugin")
+    return None if has_display else Undisplayed.from_parent(parent, path=module_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.gui)
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path: Path) -> None:
+    """The user's list of recent models is neither read nor written."""
+    if "qtpy" in sys.modules:
+        from qtpy.QtCore import QSettings
+
+        QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))
+
+
+class SharedWorker:
+    """One process for all tests, since each new one loads torch; closing a panel does not end it."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self.n_closed = 0
+
+    def start(self, *args: Any) -> Any:
+        return self._worker.start(*args)
+
+    def close(self) -> None:
+        self.n_closed += 1
+
+
+@pytest.fixture(scope="session")
+def process() -> Iterator[Any]:
+    from mambaseg.jobs import Worker
+
+    with Worker() as worker:
+        yield worker
+
+
+@pytest.fixture
+def worker(process: Any, monkeypatch: pytest.MonkeyPatch) -> SharedWorker:
+    shared = SharedWorker(process)
+    monkeypatch.setattr("napari_mambaseg._session.Worker", lambda: shared)
+    return shared
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Folders of tiny models by what `save_tiny` takes; each is made once."""
+    from tiny_models import save_tiny
+
+    made: dict[str, str] = {}
+
+    def model(**changes: Any) -> str:
+        key = repr(sorted(changes.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("models") / f"tiny-{len(made)}"
+            save_tiny(folder, **({"name": folder.name} | changes))
+            made[key] = str(folder)
+        return made[key]
+
+    return model
+
+
+class Window:
+    """A viewer with the panel in it, and what a user does there."""
+
+    def __init__(self, viewer: Any, qtbot: Any) -> None:
+        self.viewer = viewer
+        self.qtbot = qtbot
+        self.dock, self.panel = viewer.window.add_plugin_dock_widget("mambaseg", "Segment with U-Mamba")
+
+    def __getitem__(self, name: str) -> Any:
+        """The control with this object name."""
+        from qtpy.QtWidgets import QWidget
+
+        found = self.panel.findChildren(QWidget, name)
+        assert len(found) == 1, f"{len(found)} controls are called {name}"
+        return found[0]
+
+    def click(self, name: str) -> None:
+        from qtpy.QtCore import QPoint, Qt
+
+        control = self[name]
+        assert control.isEnabled(), f"{name} cannot be clicked"
+        middle = QPoint(min(12, control.width() // 2), control.height() // 2)
+        self.qtbot.mouseClick(control, Qt.MouseButton.LeftButton, pos=middle)
+
+    def choose_model(self, folder: str) -> None:
+        self.panel.segment.model.folder_chosen.emit(folder)
+        assert self.panel.segment.model.model.folder == Path(folder) or self.panel.segment.model.name == folder
+
+    def wait(self, *, timeout_s: int = 120) -> None:
+        """Until nothing runs."""
+        self.qtbot.waitUntil(lambda: not self.panel.segmenter.is_busy, timeout=1000 * timeout_s)
+
+    def segment(self, **wait: Any) -> Any:
+        """Click, wait, and what was found."""
+        self.click("run")
+        self.wait(**wait)
+        assert self.panel.segmenter.latest is not None, self["message"].text()
+        return self.panel.segmenter.latest.layer
+
+
+@pytest.fixture
+def window(make_napari_viewer: Any, qtbot: Any, worker: SharedWorker) -> Callable[..., Window]:
+    def make(**options: Any) -> Window:
+        return Window(make_napari_viewer(**options), qtbot)
+
+    return make
