@@ -27,7 +27,7 @@ def import_(
         "--deep-supervision/--no-deep-supervision", help="Whether a VM-UNetV2 was trained with it.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
 ) -> None:
-    """Make a model of an official checkpoint of U-Mamba, VM-UNet, VM-UNetV2 or U-Net v2."""
+    """Make a model of an official checkpoint of U-Mamba, VM-UNet, VM-UNetV2, U-Net v2 or nnU-Net."""
     sides = None if patch is None else _numbers(patch, "--patch", "512,512")
     steps = None if strides is None else _strides(strides)
     from mambaseg.models.importer import import_checkpoint  # brings torch, which a wrong option need not wait for

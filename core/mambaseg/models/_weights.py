@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mambaseg import nets
-from mambaseg._errors import ModelError, UserError
+from mambaseg._errors import MissingPackageError, ModelError, UserError
 
 if TYPE_CHECKING:
     from mambaseg.models.model import Model
@@ -87,6 +87,8 @@ def _network(model: Model, device: str, path: Path) -> torch.nn.Module:
     try:
         with torch.device(device):
             return nets.build(model.network, **model.network_config)
+    except MissingPackageError:  # says what to install
+        raise
     except UserError as error:  # an unknown network; the message names the nearest
         raise ModelError(f"{description}: {error}") from error
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:

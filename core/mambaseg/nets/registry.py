@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from mambaseg._errors import ModelError
-from mambaseg.nets import unetv2, vmunet, vmunetv2
+from mambaseg.nets import comparison, unetv2, vmunet, vmunetv2
 from mambaseg.nets.umamba import UMamba
 from mambaseg.plan.plan import Plan
 
@@ -22,9 +22,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vmunet": vmunet.VMUNet,
     "vmunetv2": vmunetv2.VMUNetV2,
     "unetv2": unetv2.UNetV2,
+    **comparison.NETWORKS,
 }
 # Networks that take any size that divides by their plan's strides; the others are run at the patch size
-ANY_SIZE = frozenset({"umamba-bot"})
+ANY_SIZE = frozenset({"umamba-bot", "nnunet", "nnunet-resenc"})
 PLANAR = frozenset({"vmunet", "vmunetv2", "unetv2"})  # for 2-D pictures only
 # Published configurations: name -> (key of NETWORKS, constructor arguments)
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -63,8 +64,8 @@ def config_from_plan(plan: Plan, in_channels: int, n_classes: int, deep_supervis
                      network: str = "umamba-bot") -> dict[str, Any]:
     """Constructor arguments of a network that returns logits for this plan; plain JSON values.
 
-    The plan decides the sizes of a U-Mamba. The others have the sizes of their papers; as theirs, they see one channel
-    as three, so that weights learned on photographs fit.
+    The plan decides the sizes of a U-Mamba and of the networks that it is compared with. The others have the sizes of
+    their papers; as theirs, they see one channel as three, so that weights learned on photographs fit.
 
     Parameters
     ----------
@@ -80,6 +81,9 @@ def config_from_plan(plan: Plan, in_channels: int, n_classes: int, deep_supervis
         keys = ("features_per_stage", "kernel_sizes", "strides", "n_blocks_encoder", "n_blocks_decoder", "patch_size")
         return {"in_channels": in_channels, "n_classes": n_classes, "deep_supervision": deep_supervision,
                 **{key: sizes[key] for key in keys}}
+    if network in comparison.CONFIGS:
+        sizes = comparison.CONFIGS[network](plan, deep_supervision)
+        return {"in_channels": in_channels, "n_classes": n_classes, **sizes}
     return {"in_channels": 3 if in_channels == 1 else in_channels, "n_classes": n_classes,
             **_PAPER_CONFIG[network](n_classes, deep_supervision)}
 

@@ -10,7 +10,8 @@ from mambaseg.nets import NETWORKS, build, config_from_plan
 from mambaseg.nets.registry import PRESETS
 from mambaseg.plan import Plan
 
-PLAN = Plan(ndim=2, patch_size=(32, 32), batch_size=2, features_per_stage=(4, 8), kernel_sizes=((3, 3),) * 2,
+SIDE = 64
+PLAN = Plan(ndim=2, patch_size=(SIDE, SIDE), batch_size=2, features_per_stage=(4, 8), kernel_sizes=((3, 3),) * 2,
             strides=((1, 1), (2, 2)), n_blocks_encoder=(1, 1), n_blocks_decoder=(1,), transpose=(0, 1))
 
 
@@ -42,11 +43,11 @@ def test_a_plan_gives_every_network_and_it_returns_logits(network: str, n_classe
         for parameter in built.parameters():
             if parameter.shape == (n_classes,):
                 parameter.fill_(-1000)  # the heads' biases: nothing else is that short
-        outputs = built(torch.randn(1, 1, 32, 32))
-    has_levels = deep and (network == "unetv2" or network.startswith("umamba"))
+        outputs = built(torch.randn(1, 1, SIDE, SIDE))
+    has_levels = deep and (network == "unetv2" or network.startswith(("umamba", "nnunet")))
     assert isinstance(outputs, list) == has_levels
     logits = outputs[0] if has_levels else outputs
-    assert logits.shape == (1, n_classes, 32, 32)
+    assert logits.shape == (1, n_classes, SIDE, SIDE)
     assert logits.max() < 0
 
 

@@ -1,4 +1,4 @@
-"""Official checkpoints of U-Mamba, VM-UNet, VM-UNetV2 and U-Net v2, made into model packages.
+"""Official checkpoints of U-Mamba, VM-UNet, VM-UNetV2, U-Net v2 and nnU-Net, made into model packages.
 
 `checkpoint` reads files safely, `recognise` finds network and sizes, `nnunet_folder` and `recipe` the plan, and `run`
 puts them together.

@@ -9,7 +9,7 @@ from typing import Any
 
 from mambaseg._errors import ModelError
 
-__all__ = ["recognise_umamba"]
+__all__ = ["patch_for", "recognise_umamba", "strides_of"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 Rows = list[list[int]]
@@ -38,8 +38,8 @@ def recognise_umamba(shapes: Shapes, strides: Sequence[Sequence[int]] | int | No
     n_stages = 1 + max(int(match[1]) for key in shapes if (match := re.match(r"encoder\.stages\.(\d+)\.", key)))
     convolutions = [shapes[first.format(f"encoder.stages.{i}")] for i in range(n_stages)]
     ndim = len(shapes["decoder.seg_layers.0.weight"]) - 2
-    steps = _strides(shapes, generation, n_stages, ndim, strides)
-    patch = _patch(patch_size, steps)
+    steps = strides_of(shapes, generation, n_stages, ndim, strides)
+    patch = patch_for(patch_size, steps)
     config: dict[str, Any] = {
         "in_channels": shapes["encoder.stem.0.conv1.weight" if generation == 2 else
                               "encoder.stem.convs.0.conv.weight"][1],
@@ -60,9 +60,14 @@ def _blocks(shapes: Shapes, part: str, n_stages: int, generation: int) -> list[i
             for i in range(n_stages)]
 
 
-def _strides(shapes: Shapes, generation: int, n_stages: int, ndim: int,
-             given: Sequence[Sequence[int]] | int | None) -> Rows:
-    """Strides of each stage: those of generation 1 are in its weights, those of generation 2 must be given."""
+def strides_of(shapes: Shapes, generation: int, n_stages: int, ndim: int,
+               given: Sequence[Sequence[int]] | int | None) -> Rows:
+    """Strides of each stage: those of generation 1 and of nnU-Net are in the weights, of generation 2 they are given.
+
+    Raises
+    ------
+    ModelError : strides are wanted and not given, or contradict the weights
+    """
     if isinstance(given, int):
         given = [[1] * ndim, *([[given] * ndim] * (n_stages - 1))]
     if generation == 1:
@@ -82,10 +87,15 @@ def _strides(shapes: Shapes, generation: int, n_stages: int, ndim: int,
     return [list(row) for row in given]
 
 
-def _patch(given: Sequence[int] | None, strides: Rows) -> list[int]:
-    """The patch size, which no weights hold."""
+def patch_for(given: Sequence[int] | None, strides: Rows) -> list[int]:
+    """The patch size, which no weights hold.
+
+    Raises
+    ------
+    ModelError : it is not given, or does not divide by the strides
+    """
     if given is None:
-        raise ModelError("The patch size that this U-Mamba was trained with is not in its weights, and no plan came "
+        raise ModelError("The patch size that this network was trained with is not in its weights, and no plan came "
                          f"along; give the whole nnU-Net model folder, or the {len(strides[0])} sides with --patch.")
     steps = [math.prod(row[axis] for row in strides) for axis in range(len(strides[0]))]
     if len(given) != len(steps) or any(side < step or side % step for side, step in zip(given, steps, strict=False)):

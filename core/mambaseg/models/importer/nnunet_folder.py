@@ -12,9 +12,10 @@ from typing import Any
 from mambaseg._errors import ModelError
 from mambaseg.models.importer.checkpoint import Checkpoint, read_checkpoint
 from mambaseg.plan import Plan
+from mambaseg.plan._nnunet_form import resolve
 from mambaseg.plan.rules import to_plan
 
-__all__ = ["Targets", "channel_names", "nnunet_plan", "read_folder", "targets"]
+__all__ = ["Targets", "architecture", "channel_names", "nnunet_plan", "read_folder", "targets"]
 
 _MAX_JSON_BYTES = 64 * 2**20
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -110,6 +111,15 @@ def nnunet_plan(checkpoint: Checkpoint) -> Plan | None:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"The plan of {checkpoint.path} cannot be understood (near {error}); it is neither the flat "
                          "form of nnU-Net 2.1 nor the current one.") from error
+
+
+def architecture(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Arguments of the network's class in the plan that a checkpoint came with; empty where it names none."""
+    if not checkpoint.plans:
+        return {}
+    found = resolve(checkpoint.plans, checkpoint.configuration).get("architecture")
+    arguments = found.get("arch_kwargs") if isinstance(found, Mapping) else None
+    return dict(arguments) if isinstance(arguments, Mapping) else {}
 
 
 def channel_names(dataset: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:

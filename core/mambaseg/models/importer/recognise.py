@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mambaseg._errors import ModelError
+from mambaseg.models.importer._nnunet import recognise_nnunet
 from mambaseg.models.importer._umamba import recognise_umamba
 from mambaseg.nets import canonical_key
 from mambaseg.nets.pvt import PVT_SIZES
@@ -19,7 +20,7 @@ Strides = Sequence[Sequence[int]]
 
 _BACKBONES: dict[tuple[int, tuple[int, ...]], str] = {
     (size.widths[0], size.depths): name for name, size in PVT_SIZES.items()}
-_SUPPORTED = "U-Mamba, VM-UNet, VM-UNetV2 and U-Net v2"
+_SUPPORTED = "U-Mamba, VM-UNet, VM-UNetV2, U-Net v2 and nnU-Net"
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ def recognise(shapes: Shapes, *, strides: Strides | int | None = None,
     Parameters
     ----------
     shapes : shape by official key; alias keys may be there or not
-    strides : of U-Mamba's stages, where a plan says them; its second generation keeps none in the weights. A number
+    strides : of the stages, where a plan says them; U-Mamba's second generation keeps none in the weights. A number
         stands for all axes of all stages after the first
-    patch_size : of U-Mamba, where a plan says it
+    patch_size : of U-Mamba and nnU-Net, where a plan says it
     deep_supervision : of VM-UNetV2, where it changes the result; None: as published, which is on for one class
 
     Raises
@@ -94,10 +95,8 @@ def _family(shapes: Shapes, strides: Strides | int | None, patch_size: Sequence[
     if "encoder.backbone.patch_embed1.proj.weight" in shapes:
         return _unetv2(shapes)
     if any(name in shapes for name in ("decoder.upsample_layers.0.conv.weight", "decoder.transpconvs.0.weight")):
-        if not any("mamba" in key for key in shapes):
-            raise ModelError("These are weights of plain nnU-Net, without Mamba layers; its networks come with an "
-                             'extra and cannot be imported yet: pip install "mambaseg[nnunet]"')
-        network, config = recognise_umamba(shapes, strides, patch_size)
+        recognise_sizes = recognise_umamba if any("mamba" in key for key in shapes) else recognise_nnunet
+        network, config = recognise_sizes(shapes, strides, patch_size)
         return Recognised(network, config)
     raise _unknown(shapes)
 
@@ -106,10 +105,10 @@ def _unknown(shapes: Shapes) -> ModelError:
     """What weights are that hold no network of ours."""
     if "patch_embed1.proj.weight" in shapes:
         return ModelError("These are PVT v2 weights of an ImageNet classifier, not of a segmentation network; they are "
-                          "a start for training U-Net v2, and cannot be imported as a model.")
+                          "a start for training: mambaseg train --network unetv2 --initial FILE.")
     if "layers.0.blocks.0.self_attention.x_proj_weight" in shapes:
         return ModelError("These are VMamba weights of an ImageNet classifier, not of a segmentation network; they are "
-                          "a start for training VM-UNet and VM-UNetV2, and cannot be imported as a model.")
+                          "a start for training: mambaseg train --network vmunet --initial FILE.")
     if any(re.search(r"layers\.0\.blocks\.0\.(op|norm|mlp)\b", key) for key in shapes):
         return ModelError("These are weights of a newer VMamba, whose blocks differ from those of VM-UNet and "
                           "VM-UNetV2; take the release that these were made with.")

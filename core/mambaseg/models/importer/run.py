@@ -16,8 +16,16 @@ from torch import Tensor
 from mambaseg import nets
 from mambaseg._errors import ModelError
 from mambaseg.models._weights import sha256
+from mambaseg.models.importer._nnunet import check_architecture
 from mambaseg.models.importer.checkpoint import Checkpoint, read_checkpoint
-from mambaseg.models.importer.nnunet_folder import Targets, channel_names, nnunet_plan, read_folder, targets
+from mambaseg.models.importer.nnunet_folder import (
+    Targets,
+    architecture,
+    channel_names,
+    nnunet_plan,
+    read_folder,
+    targets,
+)
 from mambaseg.models.importer.recipe import SYNAPSE_ORGANS, is_of_synapse, recipe, sized
 from mambaseg.models.importer.recognise import Recognised, Strides, official_names, recognise
 from mambaseg.models.model import Model
@@ -30,13 +38,13 @@ if TYPE_CHECKING:
 __all__ = ["import_checkpoint"]
 
 _TITLES = {"umamba-bot": "U-Mamba (Bot)", "umamba-enc": "U-Mamba (Enc)", "vmunet": "VM-UNet", "vmunetv2": "VM-UNetV2",
-           "unetv2": "U-Net v2"}
+           "unetv2": "U-Net v2", "nnunet": "nnU-Net", "nnunet-resenc": "nnU-Net (residual encoder)"}
 
 
 def import_checkpoint(path: Path | str, output: Path | str, *, name: str | None = None,
                       classes: Sequence[str] | None = None, patch: Sequence[int] | None = None,
                       strides: Strides | int | None = None, deep_supervision: bool | None = None) -> Model:
-    """Make a model package of an official checkpoint file, or of an nnU-Net model folder of U-Mamba.
+    """Make a model package of an official checkpoint file, or of an nnU-Net model folder of U-Mamba or nnU-Net.
 
     Parameters
     ----------
@@ -68,6 +76,8 @@ def import_checkpoint(path: Path | str, output: Path | str, *, name: str | None 
             if found[-1] != found[0]:
                 raise ModelError(f"it holds another network than {first.path}; folds of one training have the same. "
                                  "Import them one by one.")
+            if found[-1].network.startswith("nnunet"):
+                check_architecture(architecture(checkpoint))
             states.append(_checked(found[-1], weights))
     with _naming(first.path):
         model = _describe(first, found[0], _plan(found[0], planned, patch), classes)

@@ -335,9 +335,3 @@ def test_a_folder_of_trainers_names_them(tmp_path: Path) -> None:
         import_checkpoint(tmp_path, tmp_path / "model")
     with pytest.raises(ModelError, match=r"holds no checkpoint_final\.pth"):
         import_checkpoint(tmp_path / "nowhere" if (tmp_path / "nowhere").mkdir() is None else tmp_path, tmp_path / "m")
-
-
-def test_plain_nnunet_folders_name_the_extra(shared: Path, tmp_path: Path) -> None:
-    trainer = next((shared / "nnunet" / "models" / "oldplans3d").glob("Dataset*/nnUNetTrainer__*"))
-    with pytest.raises(ModelError, match=r"mambaseg\[nnunet\]"):
-        import_checkpoint(trainer, tmp_path / "model")
