@@ -1,1 +1,1 @@
-"""Figures of this program on this machine: `scan` and `predict`, each with `run(quick)`."""
+"""Figures of this program on this machine: `scan`, `predict` and `networks`, each with `run(quick)`."""

@@ -56,7 +56,8 @@ def run(quick: bool = False) -> dict[str, float]:
     figures: dict[str, float] = {}
     for subject in _subjects(quick):
         torch.manual_seed(0)
-        network = build(subject.network, **config_from_plan(subject.plan, 1, _N_CLASSES)).eval()
+        config = config_from_plan(subject.plan, 1, _N_CLASSES, network=subject.network)
+        network = build(subject.network, **config).eval()
         window = np.random.default_rng(0).normal(size=(1, *subject.plan.patch_size)).astype(np.float32)
         figures |= _measure(subject, network, window, n_rounds=3 if quick else 7)
     return figures

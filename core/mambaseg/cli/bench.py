@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +24,9 @@ Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write 
 
 @app.callback(invoke_without_command=True)
 def start(context: typer.Context) -> None:
-    """Measure the speed of the selective scan and of prediction."""
+    """Measure the speed of the selective scan and of prediction, and what each network costs."""
     if context.invoked_subcommand is None:
-        raise UserError("Say what to measure: mambaseg bench scan, or mambaseg bench predict.")
+        raise UserError("Say what to measure: mambaseg bench scan, mambaseg bench predict or mambaseg bench networks.")
 
 
 @app.command()
@@ -44,7 +45,26 @@ def predict(quick: Quick = False, json_file: Json = None) -> None:
     _show("Prediction", bench.run(quick), json_file)
 
 
-def _show(title: str, figures: dict[str, float], json_file: str | None) -> None:
+@app.command()
+def networks(quick: Quick = False, json_file: Json = None) -> None:
+    """All networks at one size: parameters, multiply-adds, memory, time."""
+    from mambaseg.bench import networks as bench
+    from mambaseg.nets.registry import NETWORKS
+
+    figures = bench.run(quick)
+    side = figures["image_side_px"]
+    rows = [[network, *(figures.get(f"{bench.label(network)}_{name}", "") for name in bench.FIGURES)]
+            for network in NETWORKS]
+    _show(f"Networks, a picture of {side} x {side} pixels, float32", figures, json_file,
+          ["Network", *bench.FIGURES.values()], rows)
+    missing = {network: figures.get(f"{bench.label(network)}_missing") for network in NETWORKS}
+    for network, reason in missing.items():
+        if reason is not None and json_file != "-":
+            say(f"{network}: {reason}")
+
+
+def _show(title: str, figures: Mapping[str, float | str], json_file: str | None, heads: Sequence[str] = (),
+          rows: Sequence[Sequence[float | str]] = ()) -> None:
     """A table for people, or the figures as one JSON object."""
     if json_file == "-":
         say(json.dumps(figures))
@@ -52,10 +72,19 @@ def _show(title: str, figures: dict[str, float], json_file: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("Figure", title=title, box=None, pad_edge=False, header_style="bold")
-    table.add_column("Value", justify="right")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}")
+    first, *others = heads or ("Figure", "Value")
+    table = Table(first, title=title, box=None, pad_edge=False, header_style="bold")
+    for head in others:
+        table.add_column(head, justify="right")
+    for row in rows or list(figures.items()):
+        table.add_row(*map(_cell, row))
     Console().print(table)
     if json_file is not None:
         write_text(Path(json_file), json.dumps(figures, indent=2) + "\n")
+
+
+def _cell(value: float | str) -> str:
+    """A figure in three digits."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
