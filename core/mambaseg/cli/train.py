@@ -18,12 +18,19 @@ __all__ = ["train"]
 def train(
     dataset: Annotated[Path, typer.Argument(help="Folder with images/ and labels/.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")],
-    network: Annotated[str, typer.Option("--network", help="umamba-bot or umamba-enc.")] = "umamba-bot",
+    network: Annotated[str, typer.Option("--network", help="umamba-bot, umamba-enc, vmunet, vmunetv2 or unetv2; "
+                                                       "to compare: nnunet, nnunet-resenc, segresnet, unetr, "
+                                                       "swinunetr.")] = "umamba-bot",
     minutes: Annotated[float | None, typer.Option("--minutes", min=0.01, help="How long to train.")] = None,
     iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="How many steps to train.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier training stopped.")] = False,
     instances: Annotated[bool | None, typer.Option("--instances/--classes", help="Labels number objects, or classes; "
                                                                                  "left out: guessed.")] = None,
+    fit: Annotated[str, typer.Option("--fit", help="windows; or bilinear, antialias or cubic, to resize whole pictures "
+                                                   "to the network as the authors of VM-UNet and U-Net v2 do."
+                                     )] = "windows",
+    initial: Annotated[Path | None, typer.Option("--initial", help="ImageNet weights (.pth) to start from: VMamba for "
+                                                                   "vmunet and vmunetv2, PVT v2 for unetv2.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
     """Train a network on your own images and labels."""
@@ -33,11 +40,15 @@ def train(
     try:
         with ProgressLine(is_quiet=quiet) as progress:
             model = mambaseg.train(dataset, network=network, output=output, minutes=minutes, iterations=iterations,
-                                   resume=resume, instances=instances, progress=progress)
+                                   resume=resume, instances=instances, initial=initial, fit_to=fit,
+                                   progress=progress)
     except Cancelled as error:
         raise Cancelled("Cancelled; the same command with --resume goes on from here.") from error
     if quiet:
         return
+    for note, parts in (("Not used of", "not_used"), ("Left at random for lack of", "at_random")):
+        if initial is not None and model.training["initial"][parts]:
+            say(f"{note} {initial.name}: {', '.join(model.training['initial'][parts])}")
     for name, value in model.scores.items():
         if isinstance(value, float):
             say(f"{name.replace('_', ' ')} {value:.3f} on pictures held out from the training")

@@ -22,6 +22,7 @@ from mambaseg.plan.training import Budget, plan_for_training
 from mambaseg.progress import Progress, ProgressCallback, report
 from mambaseg.train.checkpoint import Checkpoint
 from mambaseg.train.dataset import Dataset, open_dataset
+from mambaseg.train.initial import check_start, load_initial
 from mambaseg.train.loop import Settings, fit
 from mambaseg.train.prepared import prepare_cases
 from mambaseg.train.score import judge
@@ -31,8 +32,8 @@ __all__ = ["prepare_cases", "train"]
 
 def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str = "model", *,
           minutes: float | None = None, iterations: int | None = None, resume: bool = False,
-          instances: bool | None = None, optimizer: str = "adamw", rate: float | None = None,
-          budget: Budget = "small", device: str = "auto", precision: str = "auto",
+          instances: bool | None = None, initial: Path | str | None = None, optimizer: str = "adamw",
+          rate: float | None = None, budget: Budget = "small", device: str = "auto", precision: str = "auto",
           seed: int = 0, fit_to: str = "windows", progress: ProgressCallback | None = None) -> Model:
     """Train a network on a folder of images and labels and save it as a model package.
 
@@ -44,6 +45,7 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     minutes, iterations : when to stop; one of them
     resume : go on where an interrupted training of the same output stopped
     instances : labels number objects rather than classes; None: guessed
+    initial : ImageNet weights to start the encoder from; see `mambaseg.train.initial.load_initial`. None: random
     optimizer, rate, device, precision, seed : see `mambaseg.train.loop.Settings`
     budget : size of the network; "small" suits a CPU, "standard" is U-Mamba's own
     fit_to : "windows", patches cut from the images; or how whole pictures are resized to the patch, see `Plan`
@@ -57,6 +59,8 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     check_name(network)
     if fit_to not in FITS:
         raise UserError(f"Pictures cannot be fitted to the network by {fit_to!r}; choose one of {', '.join(FITS)}.")
+    if initial is not None:
+        check_start(network)
     output = Path(output).resolve()
     if output.is_file():
         raise ModelError(f"{output} is a file, so no model package can be written there; give a folder.")
@@ -70,6 +74,7 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     plan = _plan(data, work, resume, budget, fit_to)
     module = build(network, **config_from_plan(plan, data.n_channels, data.n_outputs, deep_supervision=True,
                                                network=network))
+    started = {} if initial is None else {"initial": load_initial(network, module, Path(initial))}
     rule = getattr(module, "size_rule", None)
     if isinstance(rule, SizeRule):
         plan = dataclasses.replace(plan, patch_size=rule.fit(plan.patch_size))
@@ -80,6 +85,7 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
                         has_unlabelled=data.ignore_value is not None)
     state = fit(module, cases, validation, plan, settings, work, resume, progress)
     model = _describe(output.name, network, plan, data, settings, state)
+    model = dataclasses.replace(model, training=model.training | started)
     weights = {key: value.cpu() for key, value in module.state_dict().items()}
     candidate = save_package(work / "package", model, weights)
     scores, groups = judge(candidate, data, device, progress)
