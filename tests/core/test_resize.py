@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from torch.nn import functional
 
+import mambaseg
+from mambaseg._errors import UserError
 from mambaseg.plan import Plan
 from mambaseg.predict.run import predict
 from mambaseg.prepare import prepare
@@ -106,3 +111,17 @@ def test_training_labels_are_resized_with_the_picture() -> None:
     assert prepared.labels is not None
     assert prepared.array.shape[1:] == prepared.labels.shape == (32, 48)
     assert prepared.labels.mean() == pytest.approx(labels.mean(), abs=0.02)
+
+
+def test_a_network_can_be_trained_on_whole_pictures(tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    for index, shape in enumerate([(37, 53), (40, 30)]):
+        image = np.clip(picture(*shape), 0, 255).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "set" / "images" / f"{index}.tif", image)
+        tifffile.imwrite(tmp_path / "set" / "labels" / f"{index}.tif", (image > 110).astype(np.uint8))
+    model = mambaseg.train(tmp_path / "set", output=tmp_path / "model", iterations=1, fit_to="bilinear")
+    assert mambaseg.load_model(tmp_path / "model").plan.fit == model.plan.fit == "bilinear"
+    assert mambaseg.segment(picture(33, 71), model).labels.shape == (33, 71)
+    with pytest.raises(UserError, match="choose one of windows"):
+        mambaseg.train(tmp_path / "set", output=tmp_path / "other", iterations=1, fit_to="stretch")
