@@ -20,6 +20,7 @@ from mambaseg.image import Grid, Image
 from mambaseg.instances import features
 from mambaseg.machine import choose_device, choose_precision
 from mambaseg.models import Model, load_model
+from mambaseg.ops import warm_up
 from mambaseg.predict.run import Box, prepared_box, roi_bounds, to_frame
 from mambaseg.predict.windows import window_grid
 from mambaseg.prepare import Prepared, outline, prepare
@@ -93,9 +94,8 @@ def estimate(image: Image | NDArray[Any] | str | Path, model: Model | str | Path
     check_values(given, [])
     match_axes(given, model, [])
     groups = model.built_groups
-    if model.kind == "instances":
-        import_module("pandas")  # slow, and first needed by the table of objects
-    total = _Sum(seconds=time.perf_counter() - start)  # reading, loading and checking are part of the run
+    _load_libraries(model)
+    total = _Sum(seconds=time.perf_counter() - start)  # the run would have had to do all this
     where = choose_device(device)
     dtype = str(choose_precision(precision, where)).removeprefix("torch.")
     for part, networks in groups:
@@ -114,6 +114,13 @@ def estimate(image: Image | NDArray[Any] | str | Path, model: Model | str | Path
     advice = _advice(memory - held, psutil.virtual_memory().available, "") or _advice(
         total.device_bytes, torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else math.inf, " on the GPU")
     return Estimate(total.seconds, memory, total.n_windows, not advice, advice)
+
+
+def _load_libraries(model: Model) -> None:
+    """Load what a run loads on its way, the first time in a process."""
+    warm_up(background=False, training=False)()
+    if model.kind == "instances":
+        import_module("pandas")  # for the table of objects
 
 
 def _add(total: _Sum, prepared: Prepared, part: Model, rates: _Rates, cost: Calibration, roi: Box | None,
