@@ -16,7 +16,8 @@ __all__ = ["train"]
 
 
 def train(
-    dataset: Annotated[Path, typer.Argument(help="Folder with images/ and labels/.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder with images/ and labels/, a raw folder of nnU-Net's, or a "
+                                                 "CSV table with the columns image and labels.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")],
     network: Annotated[str, typer.Option("--network", help="umamba-bot, umamba-enc, vmunet, vmunetv2 or unetv2; "
                                                        "to compare: nnunet, nnunet-resenc, segresnet, unetr, "
@@ -31,6 +32,8 @@ def train(
                                      )] = "windows",
     initial: Annotated[Path | None, typer.Option("--initial", help="ImageNet weights (.pth) to start from: VMamba for "
                                                                    "vmunet and vmunetv2, PVT v2 for unetv2.")] = None,
+    fold: Annotated[int, typer.Option("--fold", min=0, help="Which fifth of the cases is held out, 0 to 4, as nnU-Net "
+                                                            "counts; where the data set does not say.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
     """Train a network on your own images and labels."""
@@ -41,6 +44,7 @@ def train(
         with ProgressLine(is_quiet=quiet) as progress:
             model = mambaseg.train(dataset, network=network, output=output, minutes=minutes, iterations=iterations,
                                    resume=resume, instances=instances, initial=initial, fit_to=fit,
+                                   fold=fold,
                                    progress=progress)
     except Cancelled as error:
         raise Cancelled("Cancelled; the same command with --resume goes on from here.") from error

@@ -191,6 +191,7 @@ def _parts(source: Source, fold: int) -> tuple[tuple[CaseFiles, ...], tuple[Case
     if not source.splits and len(names) < N_FOLDS:
         split = Split(names, [])  # too few to hold one out
     else:
-        split = split_of_fold(names, fold, source.splits or None)
+        alone = len(source.splits) == 1 and not source.is_nnunet  # what split.json or a table says holds for any fold
+        split = source.splits[0] if alone else split_of_fold(names, fold, source.splits or None)
     train, held_out = (tuple(source.cases[name] for name in part) for part in split)
     return train, held_out

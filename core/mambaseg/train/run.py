@@ -34,12 +34,13 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
           minutes: float | None = None, iterations: int | None = None, resume: bool = False,
           instances: bool | None = None, initial: Path | str | None = None, optimizer: str = "adamw",
           rate: float | None = None, budget: Budget = "small", device: str = "auto", precision: str = "auto",
-          seed: int = 0, fit_to: str = "windows", progress: ProgressCallback | None = None) -> Model:
-    """Train a network on a folder of images and labels and save it as a model package.
+          seed: int = 0, fit_to: str = "windows", fold: int = 0, progress: ProgressCallback | None = None) -> Model:
+    """Train a network on a data set of images and labels and save it as a model package.
 
     Parameters
     ----------
-    dataset : folder with ``images/`` and ``labels/``; see `mambaseg.train.dataset.open_dataset`
+    dataset : folder with ``images/`` and ``labels/``, a raw folder of nnU-Net's or a CSV table; see
+        `mambaseg.train.files.find_cases`. It is checked first, and all its problems are told at once
     network : name in `mambaseg.nets.NETWORKS`; some want the extra `compare`
     output : folder of the model package; ``<output>.training`` beside it keeps what `resume` needs
     minutes, iterations : when to stop; one of them
@@ -49,6 +50,7 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     optimizer, rate, device, precision, seed : see `mambaseg.train.loop.Settings`
     budget : size of the network; "small" suits a CPU, "standard" is U-Mamba's own
     fit_to : "windows", patches cut from the images; or how whole pictures are resized to the patch, see `Plan`
+    fold : which fifth of the cases is held out, 0 to 4, where the data set does not say; see `open_dataset`
     progress : called after each iteration; raising `Cancelled` stops, and `resume` can go on from there
 
     Raises
@@ -65,7 +67,7 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     if output.is_file():
         raise ModelError(f"{output} is a file, so no model package can be written there; give a folder.")
     report(progress, Progress("Reading", 0, 0, f"Looking through {dataset}"))
-    data = open_dataset(Path(dataset), instances, progress=progress)
+    data = open_dataset(Path(dataset), instances, fold=fold, progress=progress)
     work = output.with_name(f"{output.name}.training")
     if data.ndim == 3 and network in PLANAR:
         raise DatasetError(f"{network} is a network for 2-D pictures, but {dataset} holds volumes; "

@@ -83,10 +83,15 @@ def test_a_table_of_paths_says_what_is_held_out(pairs: Path, tmp_path: Path) -> 
     table = tmp_path / "cases.csv"
     rows = [f"x{i};pairs/images/p{i}.tif;pairs/labels/p{i}.tif;{'val' if i == 3 else 'train'}" for i in range(4)]
     table.write_text("\n".join(["name;image;labels;split", *rows]))
-    data = open_dataset(table)
+    data = open_dataset(table, fold=2)
     assert [case.name for case in data.validation] == ["x3"]
     assert [case.name for case in data.train] == ["x0", "x1", "x2"]
     assert data.classes == ("background", "class 1", "class 2")
+
+
+def test_folds_hold_out_each_case_once(pairs: Path) -> None:
+    held_out = [case.name for fold in range(5) for case in open_dataset(pairs, fold=fold).validation]
+    assert sorted(held_out) == [f"p{index}" for index in range(6)]
 
 
 def test_each_file_is_read_once(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
