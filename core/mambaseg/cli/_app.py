@@ -12,7 +12,7 @@ import typer
 
 import mambaseg
 from mambaseg._errors import Cancelled, DatasetProblems, UserError
-from mambaseg.cli import bench, demo, ensemble, estimate, evaluate, import_, models, plan, segment, train
+from mambaseg.cli import bench, demo, ensemble, estimate, evaluate, finetune, import_, models, plan, segment, train
 from mambaseg.cli._console import say_error
 from mambaseg.cli._engine import stop_talking
 from mambaseg.words import NO_MEMORY
@@ -39,6 +39,7 @@ app.command()(demo.demo)
 app.command()(segment.segment)
 app.command()(estimate.estimate)
 app.command()(train.train)
+app.command()(finetune.finetune)
 app.command()(plan.plan)
 app.command()(evaluate.evaluate)
 app.command("import")(import_.import_)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mambaseg.learn.corrections import Corrections as Corrections
     from mambaseg.learn.corrections import apply_locks as apply_locks
+    from mambaseg.learn.examples import Example as Example
+    from mambaseg.learn.finetune import Tuned as Tuned
+    from mambaseg.learn.head import InstantSession as InstantSession
     from mambaseg.learn.journal import ImageIdentity as ImageIdentity
     from mambaseg.learn.journal import Journal as Journal
     from mambaseg.learn.journal import Stroke as Stroke
@@ -20,18 +23,25 @@ if TYPE_CHECKING:
     from mambaseg.learn.project import ProjectImage as ProjectImage
     from mambaseg.learn.project import default_folder as default_folder
     from mambaseg.learn.project import recent_projects as recent_projects
+    from mambaseg.learn.uncertainty import Doubt as Doubt
+    from mambaseg.learn.uncertainty import least_sure as least_sure
 
 _HOMES = {
     "Corrections": "corrections",
+    "Doubt": "uncertainty",
+    "Example": "examples",
     "ImageIdentity": "journal",
+    "InstantSession": "head",
     "Journal": "journal",
     "Lineage": "lineage",
     "Project": "project",
     "ProjectImage": "project",
     "Stroke": "journal",
+    "Tuned": "finetune",
     "apply_locks": "corrections",
     "default_folder": "project",
     "identify": "journal",
+    "least_sure": "uncertainty",
     "recent_projects": "project",
 }
 

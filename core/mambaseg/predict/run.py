@@ -20,7 +20,7 @@ from mambaseg.predict.windows import window_grid
 from mambaseg.prepare import Prepared, prepare, resample_back, uncrop
 from mambaseg.progress import Clock, Preview, Progress, ProgressCallback, report
 
-__all__ = ["Box", "predict", "predict_logits", "to_frame"]
+__all__ = ["Box", "predict", "predict_logits", "prepared_box", "roi_bounds", "to_frame"]
 
 Box = Sequence[slice | tuple[int, int]]
 
@@ -71,11 +71,11 @@ def predict(
     ------
     UserError : frame, box or device cannot be used, or the network's output is not finite; see also `prepare`
     """
-    bounds = None if roi is None else _bounds(roi, frame.shape[1:])
+    bounds = None if roi is None else roi_bounds(roi, frame.shape[1:])
     prepared = prepare(frame, spacing, plan)
     logits = predict_logits(
         networks, prepared.array, plan, n_classes=n_classes, mirror_axes=mirror_axes, step=step, device=device,
-        precision=precision, box=None if bounds is None else _prepared_box(bounds, prepared),
+        precision=precision, box=None if bounds is None else prepared_box(bounds, prepared),
         focus=None if focus is None else _prepared_point(focus, prepared), progress=progress,
         preview=Previewer(prepared, kind, bounds) if preview and progress is not None else None)
     result = to_frame(logits, prepared, kind)
@@ -108,6 +108,7 @@ def predict_logits(
     device: str = "cpu",
     precision: str = "auto",
     box: Sequence[tuple[int, int]] | None = None,
+    crop: bool = False,
     focus: Sequence[float] | None = None,
     progress: ProgressCallback | None = None,
     preview: Callable[[Blend, Sequence[int]], Preview | None] | None = None,
@@ -121,26 +122,30 @@ def predict_logits(
     sums : dtype that windows are added up in. float16 gives the result of stock nnU-Net on a CPU, to compare with it;
         that is off by up to one near the image's corners, where weights are at the end of half precision
     box : (start, stop) per axis of `array`; only windows that touch it
+    crop : keep the box alone, so that memory does not grow with the rest of the array
     focus : point of `array` in voxels
     preview : what a report shows of the sums after the window at a start
     The rest is as for `predict`.
 
     Returns
     -------
-    float32, (n_classes, *spatial); 0 where no window lies
+    float32, (n_classes, *spatial), or (n_classes, *box) with `crop`; 0 where no window lies
     """
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     tile = plan.patch_size
     starts = window_grid(array.shape[1:], tile, step, box, focus)
-    keep = _place(where, 4 * (n_classes + 1) * math.prod(array.shape[1:]))
-    blend = Blend(n_classes, array.shape[1:], _weights(tile, gaussian, sums).to(keep))
+    kept = box if crop and box is not None else [(0, size) for size in array.shape[1:]]
+    shape = [high - low for low, high in kept]
+    blend = Blend(n_classes, shape, _weights(tile, gaussian, sums).to(_place(where, 4 * (n_classes + 1)
+                                                                             * math.prod(shape))))
     clock = Clock(len(starts))
     report(progress, Progress("Segmenting", 0, len(starts)))
     with _ready(networks, where), torch.inference_mode(), torch.autocast(where.type, dtype, dtype != torch.float32):
         for done, start in enumerate(starts, 1):
             window = torch.from_numpy(_cut(array, start, tile)).to(where)
-            blend.add(_logits(networks, window, n_classes, mirror_axes), start)
+            blend.add(_logits(networks, window, n_classes, mirror_axes),
+                      [first - low for first, (low, _) in zip(start, kept, strict=True)])
             report(progress, Progress("Segmenting", done, len(starts), "",
                                       None if preview is None else preview(blend, start), clock.seconds_left(done)))
         return blend.mean().float().cpu().numpy()
@@ -202,8 +207,13 @@ def _logits(
     return total.div_(len(networks) * len(flips))
 
 
-def _bounds(roi: Box, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """The box as (start, stop) per axis within the frame."""
+def roi_bounds(roi: Box, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The box as (start, stop) per axis within the frame.
+
+    Raises
+    ------
+    ImageError : another number of axes, or nothing of the frame lies in it
+    """
     if len(roi) != len(shape):
         raise ImageError(f"The region of interest has {len(roi)} axes, but the image has {len(shape)}. Give a start "
                          "and a stop for each axis.")
@@ -217,7 +227,7 @@ def _bounds(roi: Box, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(bounds)
 
 
-def _prepared_box(bounds: Sequence[tuple[int, int]], prepared: Prepared) -> tuple[tuple[int, int], ...]:
+def prepared_box(bounds: Sequence[tuple[int, int]], prepared: Prepared) -> tuple[tuple[int, int], ...]:
     """The smallest box of the prepared grid from which the frame's box is interpolated; may be empty."""
     box = []
     for axis, size, (low, high) in zip(prepared.transpose, prepared.array.shape[1:], prepared.crop, strict=True):

@@ -1,0 +1,181 @@
+"""Adapters: small named changes to the last layer of a model, learned from corrections, that can be taken off again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mambaseg._errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mambaseg.models.model import Model
+
+__all__ = ["Adapter", "adapter_file", "apply_adapters", "read_changes", "remove_adapter", "save_adapter",
+           "switch_adapter"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """What `model.json` says of an adapter.
+
+    Parameters
+    ----------
+    name : short, of letters, digits and -_.
+    checksum : SHA-256 of its file
+    is_on : whether the model is used with it
+    training : record of what it was learned from
+    """
+
+    name: str
+    checksum: str
+    is_on: bool = True
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def adapter_file(checksum: str) -> str:
+    """Name of the file with an adapter's changes: by what is in it, so that a new version never meets an old one."""
+    return f"adapter-{checksum[:16]}.safetensors"
+
+
+def apply_adapters(model: Model, network: nn.Module) -> None:
+    """Add the changes of all adapters that are on to the network's weights, in place.
+
+    Raises
+    ------
+    ModelError : a file is missing, changed, or does not fit the network
+    """
+    state = network.state_dict()
+    for adapter in model.adapters:
+        if not adapter.is_on:
+            continue
+        for key, change in read_changes(model, adapter).items():
+            if key not in state or state[key].shape != change.shape or not change.isfinite().all():
+                raise ModelError(f'The adapter "{adapter.name}" was not made for {model.title}: "{key[:100]}" does not '
+                                 "fit; remove the adapter.")
+            state[key] += change  # the network's own memory; a state dictionary is cut from the gradients
+
+
+def read_changes(model: Model, adapter: Adapter) -> dict[str, Tensor]:
+    """What an adapter adds to the weights, by their names in the state dictionary.
+
+    Raises
+    ------
+    ModelError : its file is missing, broken or not the one that was saved
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from mambaseg.models._weights import sha256
+
+    path = (model.folder or Path()) / adapter_file(adapter.checksum)
+    try:
+        if sha256(path) != adapter.checksum:
+            raise ModelError(f'{path} is not what it was when the adapter "{adapter.name}" was saved; remove the '
+                             "adapter or get a fresh copy of the model.")
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f'{path} with the adapter "{adapter.name}" cannot be read ({error}); remove the adapter or '
+                         "get a fresh copy of the model.") from error
+
+
+def save_adapter(model: Model, name: str, changes: Mapping[str, Tensor], training: dict[str, Any],
+                 folder: Path | str | None = None) -> Model:
+    """The model with an adapter of this name, on; one that was there is replaced.
+
+    Parameters
+    ----------
+    model : saved
+    changes : what is added to the weights, by their names in the state dictionary
+    training : record of plain values
+    folder : where the model with its adapter goes, as a copy; None: into the model's own folder
+
+    Raises
+    ------
+    ModelError : the name is unsuitable, the model was never saved or its folder cannot be written
+    """
+    from safetensors.torch import save
+
+    from mambaseg.io.atomic import atomic_path
+
+    if not re.fullmatch(r"[\w.()+-]{1,100}", name):
+        raise ModelError(f'"{name}" cannot be an adapter\'s name; use letters, digits and -_.()+.')
+    model = _in_folder(model, folder)
+    content = save({key: value.float().contiguous() for key, value in changes.items()})
+    added = Adapter(name, hashlib.sha256(content).hexdigest(), True, training)
+    with atomic_path((model.folder or Path()) / adapter_file(added.checksum), len(content)) as temporary:
+        temporary.write_bytes(content)
+    return _describe(model, (*(adapter for adapter in model.adapters if adapter.name != name), added))
+
+
+def switch_adapter(model: Model, name: str, is_on: bool) -> Model:
+    """The model with an adapter switched on or off.
+
+    Raises
+    ------
+    ModelError : it has no adapter of this name
+    """
+    _find(model, name)
+    return _describe(model, tuple(dataclasses.replace(adapter, is_on=is_on) if adapter.name == name else adapter
+                                  for adapter in model.adapters))
+
+
+def remove_adapter(model: Model, name: str) -> Model:
+    """The model without an adapter; its file is removed.
+
+    Raises
+    ------
+    ModelError : it has no adapter of this name
+    """
+    _find(model, name)
+    return _describe(model, tuple(adapter for adapter in model.adapters if adapter.name != name))
+
+
+def _find(model: Model, name: str) -> None:
+    if name not in [adapter.name for adapter in model.adapters]:
+        known = ", ".join(adapter.name for adapter in model.adapters) or "none"
+        raise ModelError(f'{model.title} has no adapter "{name}"; there are: {known}.')
+
+
+def _in_folder(model: Model, folder: Path | str | None) -> Model:
+    """The model, or its copy in another folder, which appears whole or not at all."""
+    if model.folder is None:
+        raise ModelError(f'Model "{model.name}" has no folder; save it with save_package first.')
+    if folder is None or Path(folder).resolve() == model.folder.resolve():
+        return model
+    target = Path(folder).resolve()
+    if target.exists():
+        raise ModelError(f"{target} exists already; choose a new folder for the model with its adapter.")
+    staging = target.parent / f".{target.name}.{os.getpid()}.part"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(model.folder, staging)
+        staging.rename(target)
+    except OSError as error:
+        raise ModelError(f"The model cannot be copied to {target} ({error.strerror}); free some space or choose "
+                         "another folder.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return dataclasses.replace(model, folder=target)
+
+
+def _describe(model: Model, adapters: tuple[Adapter, ...]) -> Model:
+    """Write `model.json` anew, whole or not at all: the one moment at which a change of adapters happens."""
+    from mambaseg.io.atomic import atomic_path
+
+    changed = dataclasses.replace(model, adapters=adapters)
+    with atomic_path((model.folder or Path()) / "model.json") as temporary:
+        temporary.write_text(json.dumps(changed.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    known = {adapter_file(adapter.checksum) for adapter in adapters}
+    for path in (model.folder or Path()).glob(adapter_file("*")):  # of adapters that were replaced or removed
+        if path.name not in known:
+            path.unlink()
+    return changed
