@@ -51,7 +51,9 @@ def check_weights(path: Path, model: Model) -> None:
     ModelError : the file is missing, cut off or inconsistent, or does not fit the network
     """
     shapes = _header_shapes(path)
-    wanted = {key: tuple(value.shape) for key, value in _network(model, "meta", path).state_dict().items()}
+    network = _network(model, "meta", path)
+    _check_patch(network, model, path)
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     missing, extra = sorted(set(wanted) - set(shapes)), sorted(set(shapes) - set(wanted))
     if missing or extra:
         first = f'lacks "{missing[0]}"' if missing else f'has "{extra[0][:100]}" too many'
@@ -94,6 +96,17 @@ def _network(model: Model, device: str, path: Path) -> torch.nn.Module:
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         raise ModelError(f'{description}: "network_config" does not suit the network {model.network} '
                          f"({str(error).splitlines()[0]}); {_FRESH}.") from error
+
+
+def _check_patch(network: torch.nn.Module, model: Model, path: Path) -> None:
+    """Refuse a patch that the network cannot take, before a user meets it as an error of shapes."""
+    rule = getattr(network, "size_rule", None)
+    try:
+        if rule is not None:
+            rule.check(model.plan.patch_size)
+    except ValueError as error:
+        raise ModelError(f'{path.parent / "model.json"}: "plan.patch_size" does not suit the network {model.network} '
+                         f"({str(error).rstrip('.')}); {_FRESH}.") from error
 
 
 def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mambaseg.nets.layers import Mamba, MambaLayer, convolution, instance_norm, scan_tokens, transposed_convolution
+from mambaseg.nets.sizes import SizeRule
 
 __all__ = ["BasicBlock", "ResBlock", "UMamba", "Upsample"]
 
@@ -258,6 +259,9 @@ class UMamba(nn.Module):
             n_blocks_decoder = _limited(n_blocks_decoder, math.ceil((n - 1) / 2 + 0.5))
         self.deep_supervision = deep_supervision
         self.strides = tuple(tuple(stride) for stride in strides)
+        is_bound = variant == "enc" and generation == 2 and patch_size is not None  # by its channel tokens
+        self.size_rule = SizeRule(tuple(math.prod(steps) for steps in zip(*strides, strict=True)),
+                                  exact=tuple(patch_size or ()) if is_bound else ())
         mamba_layers = (_mamba_layers(generation, features_per_stage, strides, patch_size)
                         if variant == "enc" and patch_size is not None else None)
         self.encoder = _Encoder(generation, in_channels, features_per_stage, kernel_sizes, strides, n_blocks_encoder,

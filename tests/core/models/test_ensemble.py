@@ -105,6 +105,7 @@ def test_one_model_is_no_ensemble_and_none_is_overwritten(tmp_path: Path) -> Non
         make_ensemble([one, one], tmp_path / "one")
 
 
-def test_a_patch_that_a_network_cannot_take_is_refused_before_it_is_used(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"plan\.patch_size.*vmunet.*multiples of"):
-        save_other(tmp_path / "odd", "vmunet", kind="classes", patch_size=(30, 32))
+@pytest.mark.parametrize("network", ["vmunet", "umamba-bot"])
+def test_a_patch_that_a_network_cannot_take_is_refused_before_it_is_used(tmp_path: Path, network: str) -> None:
+    with pytest.raises(ModelError, match=rf"plan\.patch_size.*{network}.*multiples of"):
+        save_other(tmp_path / "odd", network, kind="classes", patch_size=(30, 32))
