@@ -20,7 +20,6 @@ import contextlib
 import importlib
 import math
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -180,5 +179,9 @@ def _warm_up() -> None:
 
 def _peak_bytes() -> int:
     """Most memory that this process ever had resident."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    peak = getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
+    if peak is None:
+        import resource  # not on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return int(peak)
