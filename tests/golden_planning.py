@@ -111,7 +111,7 @@ def data_set(path: Path) -> Found:
     if stored["splits_final"]:
         splits = [split._asdict() for split in folds(list(cases))]
         yield f"{name}/splits", [Check("values", n_unlike(splits, stored["splits_final"]), 0)]
-    for prepared in sorted(path.glob("preprocessed_*/*.npz")):
+    for prepared in sorted(path.glob("preprocessed_*/*.npz")) if stored["nnUNetPlans"] else ():
         configuration = prepared.parent.name.removeprefix("preprocessed_")
         plan = to_plan(stored["nnUNetPlans"], configuration)
         yield (f"{name}/{configuration}/{prepared.stem}",

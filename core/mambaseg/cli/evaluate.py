@@ -62,7 +62,18 @@ def _show(scores: Mapping[str, Any]) -> None:
     """Tables for people, and what each score means."""
     from rich.console import Console
 
-    Console().print(_table(scores))
+    n_cases = len(scores["cases"])
+    of = f"Protocol {scores['protocol']}" if scores["protocol"] else scores["kind"].capitalize()
+    say(f"{of}, {n_cases} picture{'s' if n_cases != 1 else ''}")
+    if scores["kind"] == "classes":
+        if len(scores["mean"]["classes"]) > 1:
+            Console().print(_by_class(scores["mean"]["classes"]))
+        columns = {"Mean over classes": (scores["foreground_mean"], scores["foreground_interval"])}
+    else:
+        columns = {"Mean": (scores["mean"], scores["interval"])}
+        if scores["kind"] == "instances":
+            columns["All objects as one set"] = (scores["pooled"], scores["pooled_interval"])
+    Console().print(_overall(columns))
     if "pooled" in scores and scores["kind"] != "instances":
         say("Pooled: " + ", ".join(f"{name} {_number(value)}" for name, value in scores["pooled"].items()))
     say("")
@@ -70,30 +81,30 @@ def _show(scores: Mapping[str, Any]) -> None:
         say(f"{name}: {words}")
 
 
-def _table(scores: Mapping[str, Any]) -> Table:
-    """A row a class, or a row a score."""
+def _by_class(mean: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """A row a class; accuracy and error, of which the background makes most, are left to the files."""
     from rich.table import Table
 
     from mambaseg.metrics.summary import is_count
 
-    n_cases = len(scores["cases"])
-    of = f"protocol {scores['protocol']}" if scores["protocol"] else scores["kind"].capitalize()
-    title = f"{of}, {n_cases} picture{'s' if n_cases != 1 else ''}, mean [95 % interval]"
-    if scores["kind"] == "classes":
-        rows = {**scores["mean"]["classes"], "mean": scores["foreground_mean"]}
-        intervals = {**scores["interval"]["classes"], "mean": scores["foreground_interval"]}
-        table = Table("Score", *rows, title=title, box=None, header_style="bold")
-        for name in (name for name in scores["foreground_mean"] if not is_count(name)):
-            table.add_row(name, *(_shown(values.get(name), intervals[label].get(name))
-                                  for label, values in rows.items()))
-        return table
-    table = Table("Score", "Mean", *(("Pooled",) if scores["kind"] == "instances" else ()), title=title, box=None,
-                  header_style="bold")
-    for name, value in scores["mean"].items():
+    names = [name for name in next(iter(mean.values())) if not is_count(name) and name not in ("accuracy", "mae")]
+    table = Table("Class", *names, box=None, header_style="bold")
+    for label, values in mean.items():
+        table.add_row(label, *(_number(values.get(name)) for name in names))
+    return table
+
+
+def _overall(columns: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Table:
+    """A row a score, with its interval."""
+    from rich.table import Table
+
+    from mambaseg.metrics.summary import is_count
+
+    table = Table("Score", *(f"{title} [95 % interval]" for title in columns), box=None, header_style="bold")
+    for name in next(iter(columns.values()))[0]:
         if not is_count(name):
-            table.add_row(name, _shown(value, scores["interval"].get(name)), *(
-                (_shown(scores["pooled"].get(name), scores["pooled_interval"].get(name)),)
-                if scores["kind"] == "instances" else ()))
+            table.add_row(name, *(_shown(values.get(name), intervals.get(name))
+                                  for values, intervals in columns.values()))
     return table
 
 
