@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ _MOST_KEPT_BYTES = 2**30  # of probabilities, for the sliders
 _CORRECTED = ("You have painted on this result, so the sliders leave it as it is; press Segment to start anew, or "
               "Undo to take the result away.")
 _MOST_COPIED_BYTES = 2**27  # for a mere estimate
-_REDRAW_EVERY = 5  # polls; drawing a large layer takes longer than receiving a window of it
+_REDRAW_EVERY_S = 0.2  # drawing a large layer takes longer than receiving a window of it
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Segmenter:
         self._run: Run | None = None
         self._decoding: Run | None = None
         self._preview: Any = None
-        self._n_reports = 0
+        self._drawn_s = 0.0
         self.latest: Shown | None = None
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.point.connect(self._on_step)
@@ -213,9 +214,9 @@ class Segmenter:
             self._preview = preview_layer(order.source, f"{order.source.name} {words.things(order.model)}")
             self._viewer.add_layer(self._preview)
         paint_preview(self._preview, update.preview, self._order.given)
-        self._n_reports += 1
-        if self._n_reports % _REDRAW_EVERY == 1 or update.done == update.total:
+        if time.monotonic() - self._drawn_s > _REDRAW_EVERY_S:
             self._preview.refresh(extent=False, thumbnail=False, highlight=False)
+            self._drawn_s = time.monotonic()
 
     def _on_finished(self, outcome: Outcome) -> None:
         order, run, layer = self._order, self._run, self._preview
@@ -235,7 +236,7 @@ class Segmenter:
             self.latest.run.close()
         self.latest = shown
         self._preview = None
-        self._over(words.found(outcome.record), "", keep=True)
+        self._over(_told(outcome.record), "", keep=True)
         self.shown.emit(shown)
 
     def _on_failed(self, sentence: str, details: str) -> None:
@@ -248,7 +249,7 @@ class Segmenter:
 
     def _over(self, sentence: str, details: str, *, keep: bool = False) -> None:
         """An order has ended in one way or the other."""
-        run, self._run, self._order, self._n_reports = self._run, None, None, 0
+        run, self._run, self._order = self._run, None, None
         if not keep:
             if run is not None:
                 run.close()
@@ -301,3 +302,8 @@ class Segmenter:
         frame = round(float(layer.world_to_data(self._viewer.dims.point[-layer.ndim:])[0]))
         order = np.argsort(features["frame"].to_numpy() == frame, kind="stable")
         layer.features = features.iloc[order].reset_index(drop=True)
+
+
+def _told(record: Mapping[str, Any]) -> str:
+    """What came of a run, and what had to be decided for it, a sentence a line."""
+    return "\n".join([f"{words.found(record)} in {words.duration(record['seconds'])}", *record["notes"]])

@@ -146,7 +146,7 @@ class Panel(QWidget):
         card.again.setVisible(self._has_result(layers))
         if not layers:
             card.read_as.show_reading(None, (), 1, "")
-            card.estimate.setText("")
+            card.show_estimate("")
             return
         layer = layers[0]
         try:
@@ -220,7 +220,7 @@ class Panel(QWidget):
 
     def _on_began(self, order: Order) -> None:
         self.segment.run_bar.show_busy(f"Copying {order.source.name}…")
-        self.segment.estimate.setText("")
+        self.segment.show_estimate("")
 
     def _on_shown(self, shown: Shown) -> None:
         """A result lies in the viewer."""
@@ -256,8 +256,7 @@ class Panel(QWidget):
     def _on_estimate(self, line: str, is_fine: bool) -> None:
         """Show what the work will take, in red where it cannot be done."""
         if not self.segmenter.is_busy:
-            self.segment.estimate.setText(line)
-            self.segment.estimate.setStyleSheet("" if is_fine else f"color: {_warning(self._viewer)}")
+            self.segment.show_estimate(line, "" if is_fine else _warning(self._viewer))
 
     def _has_result(self, layers: list[Any]) -> bool:
         latest = self.segmenter.latest

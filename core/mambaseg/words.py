@@ -84,12 +84,11 @@ def model_line(model: Model) -> str:
 
 
 def model_card(model: Model) -> str:
-    """What there is to know about a model before trusting it, one fact a line."""
+    """What there is to know about a model beside its line before trusting it, one fact a line."""
     data = model.training.get("data")
     told = data if isinstance(data, Mapping) else {}
     channels = ", ".join(model.channels)
     facts = {
-        "Made for": model.description.rstrip("."),
         "Takes": f"{model.plan.ndim}-D {'pictures' if model.plan.ndim == 2 else 'volumes'}, channels: {channels}",
         "Finds": ", ".join(model.classes[1:]),
         "Trained on": told.get("citation") or told.get("name") or (data if isinstance(data, str) else ""),

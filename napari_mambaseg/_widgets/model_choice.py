@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
 from mambaseg import UserError, words
 from mambaseg.models import BUNDLED_FOLDER, bundled, read_model, resolve
@@ -31,10 +31,11 @@ class ModelChoice(QWidget):
         self.box.setObjectName("model")
         self.box.setToolTip("The trained network. “From a folder…” opens your own model package or an nnU-Net "
                             "model folder.")
-        self.about = QToolButton()
+        self.about = QPushButton()
         self.about.setObjectName("about_model")
         self.about.setText("i")
         self.about.setCheckable(True)
+        self.about.setFixedWidth(28)
         self.about.setToolTip("What this model is made for, what it was trained on, how well it does, its licence.")
         self.about.setAccessibleName("About the model")
         self.line = label(name="model_line")

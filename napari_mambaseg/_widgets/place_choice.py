@@ -40,6 +40,7 @@ class PlaceChoice(QWidget):
         self.all_frames.setObjectName("all_frames")
         self.all_frames.setToolTip("Off: only the time point in view.")
         self.all_frames.setChecked(True)
+        self.all_frames.hide()
         layout.addWidget(self.all_frames, 2, 0, 1, 2)
         self._group.buttonToggled.connect(self._tell)
         self.all_frames.toggled.connect(self._tell)

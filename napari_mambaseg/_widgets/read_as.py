@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from mambaseg.image import UNITS
 from napari_mambaseg._adapt import Reading
@@ -23,7 +23,7 @@ class ReadAs(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.line = label(name="read_as")
-        self.change = QToolButton()
+        self.change = QPushButton()
         self.change.setObjectName("change")
         self.change.setText("Change…")
         self.change.setCheckable(True)
@@ -58,7 +58,8 @@ class ReadAs(QWidget):
         """
         self._reading = reading
         self.line.setText(line)
-        self.change.setEnabled(reading is not None)
+        self.change.setVisible(reading is not None)
+        self.fields.setVisible(reading is not None and self.change.isChecked())
         for field in (self.axes, self.unit, self.spacing, self.channel):
             field.blockSignals(True)
         self.axes.clear()

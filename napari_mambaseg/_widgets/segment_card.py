@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from napari_mambaseg._widgets.card import Card, label
@@ -44,11 +45,18 @@ class SegmentCard(Card):
                        self.run_bar, self.table, self.decoding):
             self.content.addWidget(widget)
         self.show_result(has_table=False, can_decode=False)
+        self.show_estimate("")
 
     @property
     def settings(self) -> dict[str, Any]:
         """Further keyword arguments of `mambaseg.segment`."""
         return {"tta": self.mirror.isChecked()}
+
+    def show_estimate(self, line: str, colour: str = "") -> None:
+        """What the work will take, in a colour where it cannot be done; an empty line takes no room."""
+        self.estimate.setText(line)
+        self.estimate.setStyleSheet(f"color: {colour}" if colour else "")
+        self.estimate.setVisible(bool(line))
 
     def show_result(self, *, has_table: bool, can_decode: bool) -> None:
         """Offer what can be done with the result there is."""
@@ -71,7 +79,7 @@ class SegmentCard(Card):
         """Rarely wanted, so folded."""
         self.more = QToolButton()
         self.more.setObjectName("more")
-        self.more.setText("Options…")
+        self.more.setText("Options")
         self.more.setCheckable(True)
         self.options = QWidget()
         self.options.hide()
@@ -85,7 +93,13 @@ class SegmentCard(Card):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.mirror)
         layout.addWidget(self.probabilities)
-        self.more.toggled.connect(self.options.setVisible)
+        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.more.setArrowType(Qt.ArrowType.RightArrow)
+        self.more.toggled.connect(self._unfold_options)
+
+    def _unfold_options(self, is_open: bool) -> None:
+        self.more.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
+        self.options.setVisible(is_open)
 
     def _make_again(self) -> None:
         """What becomes of the former result when the same image is segmented again."""

@@ -29,7 +29,7 @@ def test_labels_are_those_of_python_voxel_for_voxel(window: Any, picture: Any) -
     np.testing.assert_allclose(layer.features["confidence"], expected.features["confidence"])
     assert layer.name == "tissue nuclei"
     assert layer.metadata[RECORD]["model"] == expected.record["model"]
-    assert shown["message"].text() == f"{expected.labels.max()} objects"
+    assert shown["message"].text().startswith(f"{expected.labels.max()} objects in ")
 
 
 def test_first_run_offers_a_sample(window: Any) -> None:
@@ -87,6 +87,7 @@ def test_time_series_has_a_table_for_the_time_point_in_view(window: Any, models:
     shown.viewer.add_image(series.data[:3, :64, :64], units=series.units, axis_labels=series.axis_labels)
     assert "3 time points" in shown["read_as"].text()
     layer = shown.segment()
+    assert "The grey picture was given to the model as red, green and blue alike." in shown["message"].text()
     assert layer.data.shape == (3, 64, 64)
     assert set(layer.features["frame"]) == {0, 1, 2}
     shown.viewer.dims.set_point(0, 1)
