@@ -19,8 +19,11 @@ __all__ = ["finetune"]
 
 def finetune(
     model: Annotated[str, typer.Option("--model", "-m", help="Model to start from: bundled name or folder.")],
-    example: Annotated[list[tuple[Path, Path]], typer.Option("--example", metavar="IMAGE LABELS", help="A picture and "
-                                                             "its corrected labels; may be given again.")],
+    example: Annotated[list[Path], typer.Option("--example", metavar="IMAGE LABELS", help="A picture and its corrected "
+                                                "labels; may be given again.")],
+    labels: Annotated[list[Path], typer.Argument(hidden=True)],  # of the examples: typer knows no list of pairs
+    # typer has no option of two values that may be given again: the second value is a free argument
+    labels: Annotated[list[Path], typer.Argument(metavar="LABELS...", help="One behind each --example IMAGE.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")],
     minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="How long to train.")] = 2.0,
     sparse: Annotated[bool, typer.Option("--sparse", help="Labels say 0 where nobody looked, 1 for background and "
@@ -32,13 +35,19 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
-    """Learn from a few corrected pictures; says what it was worth."""
+    """Learn from a few corrected pictures, --example IMAGE LABELS each; says what it was worth."""
+    if len(example) != len(labels):
+        raise UserError(f"There are {len(example)} times --example, but {len(labels)} files of labels; give "
+                        "--example IMAGE LABELS for each picture.")
     parent = mambaseg.load_model(model)
     if output.exists() and parent.folder is not None and output.resolve() == parent.folder.resolve():
         raise UserError(f"{output} is the model to start from; choose another folder, so that both can be compared.")
+    if len(example) != len(labels):
+        raise UserError(f"{len(example)} pictures and {len(labels)} label files were given; give pairs: --example IMAGE "
+                        "LABELS.")
     examples = []
-    for image, labels in example:
-        values = read_labels(labels).data
+    for image, path in zip(example, labels, strict=True):
+        values = read_labels(path).data
         examples.append((mambaseg.read(image), values if sparse else values.astype(np.int64) + 1))
     start_engine(training=True, is_quiet=quiet)
     work = output.with_name(f"{output.name}.training")
