@@ -22,8 +22,6 @@ def finetune(
     example: Annotated[list[Path], typer.Option("--example", metavar="IMAGE LABELS", help="A picture and its corrected "
                                                 "labels; may be given again.")],
     labels: Annotated[list[Path], typer.Argument(hidden=True)],  # of the examples: typer knows no list of pairs
-    # typer has no option of two values that may be given again: the second value is a free argument
-    labels: Annotated[list[Path], typer.Argument(metavar="LABELS...", help="One behind each --example IMAGE.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")],
     minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="How long to train.")] = 2.0,
     sparse: Annotated[bool, typer.Option("--sparse", help="Labels say 0 where nobody looked, 1 for background and "
@@ -36,15 +34,12 @@ def finetune(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
     """Learn from a few corrected pictures, --example IMAGE LABELS each; says what it was worth."""
-    if len(example) != len(labels):
-        raise UserError(f"There are {len(example)} times --example, but {len(labels)} files of labels; give "
-                        "--example IMAGE LABELS for each picture.")
     parent = mambaseg.load_model(model)
     if output.exists() and parent.folder is not None and output.resolve() == parent.folder.resolve():
         raise UserError(f"{output} is the model to start from; choose another folder, so that both can be compared.")
     if len(example) != len(labels):
-        raise UserError(f"{len(example)} pictures and {len(labels)} label files were given; give pairs: --example IMAGE "
-                        "LABELS.")
+        raise UserError(f"{len(example)} pictures and {len(labels)} label files were given; give pairs: "
+                        "--example IMAGE LABELS.")
     examples = []
     for image, path in zip(example, labels, strict=True):
         values = read_labels(path).data
