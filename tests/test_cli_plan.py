@@ -54,14 +54,18 @@ def test_json_is_what_nnunet_reads(volumes: Path, tmp_path: Path, capsys: pytest
     assert plans["configurations"]["3d_fullres"]["spacing"] == pytest.approx([4, 0.8, 0.8])
 
 
-def test_a_broken_data_set_is_told_line_by_line(volumes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [["plan"], ["train", "--iterations", "1", "-o"]])
+def test_a_broken_data_set_is_told_line_by_line(volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                command: list[str]) -> None:
     (volumes / "labelsTr/c0.nii.gz").unlink()
     (volumes / "imagesTr/c1_0000.nii.gz").write_bytes(b"nothing")
-    assert run(["plan", str(volumes), "-q"]) == 2
+    name, *rest = command
+    assert run([name, str(volumes), "-q", *rest, *([str(tmp_path / "model")] if rest else [])]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert "2 problems found" in lines[0]
     assert "c0.nii.gz is missing" in lines[1]
     assert "c1_0000.nii.gz" in lines[2]
+    assert not (tmp_path / "model").exists()
 
 
 def test_an_unknown_planner_is_told(volumes: Path, capsys: pytest.CaptureFixture[str]) -> None:
