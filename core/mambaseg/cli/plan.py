@@ -67,8 +67,8 @@ def _show(made: Planned, planner: str) -> None:
     Console().print(table)
     if "3d_cascade_fullres" in made.plans["configurations"]:
         say("A cascade is planned too: full resolution, with the labels of the low resolution as further channels.")
-    say("Memory: a GPU's while a plain U-Net of this size trains, as nnU-Net reckons; Mamba layers come on top. mambaseg "
-        "train itself plans smaller, for an ordinary CPU.")
+    say("Memory: a GPU's while a plain U-Net of this size trains, as nnU-Net reckons; Mamba layers come on top. "
+        "mambaseg train itself plans smaller, for an ordinary CPU.")
 
 
 def _column(made: Planned, name: str, planner: str) -> dict[str, str]:
