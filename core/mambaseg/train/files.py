@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,8 @@ def find_cases(path: Path) -> Source:
 
     - a folder with ``images/`` and ``labels/``; an image and its labels share their name up to the suffix.
       ``split.json`` ({"train": [...], "val": [...]}, names) may say what is held out
-    - a raw folder of nnU-Net's: ``imagesTr/CASE_0000.*``, a file a channel, ``labelsTr/CASE.*``, ``dataset.json``
+    - a raw folder of nnU-Net's: ``imagesTr/CASE_0000.*``, a file a channel, ``labelsTr/CASE.*``, and ``dataset.json``,
+      which may list the files under "dataset" instead
     - a CSV table with the columns image (or image_0, image_1, ... for the channels) and labels, and perhaps name and
       split (train or val); paths are relative to the table
 
@@ -104,7 +106,9 @@ def find_cases(path: Path) -> Source:
         raise DatasetError(f"{path} is not a folder and no table; give a folder with images/ and labels/, a raw folder "
                            "of nnU-Net's, or a CSV table of paths.")
     else:
-        source = _raw_folder(path) if (path / "imagesTr").is_dir() else _pairs_folder(path)
+        listed = _read_json(path / "dataset.json", dict).get("dataset")
+        is_raw = (path / "imagesTr").is_dir() or isinstance(listed, dict)
+        source = _raw_folder(path) if is_raw else _pairs_folder(path)
     if not source.cases and not source.problems:
         raise DatasetError(f"{path} holds no pictures; add some.")
     return source
@@ -194,6 +198,8 @@ def _raw_folder(folder: Path) -> Source:
             problems.append(f"labelsTr/{name}{ending} is missing; add it, or remove the images of {name}")
         elif name not in images:
             problems.append(f"imagesTr/{name}_0000{ending} is missing; add it, or remove labelsTr/{labels[name].name}")
+        elif not all(path.is_file() for path in images[name]):
+            problems += [f"{path} is missing, but dataset.json lists it" for path in images[name] if not path.is_file()]
         else:
             cases[name] = CaseFiles(name, images[name], labels[name], channels)
     splits = _splits(_read_json(folder / "splits_final.json", list), {*cases}, f"{folder}/splits_final.json", problems)
@@ -207,7 +213,8 @@ def _channel_files(folder: Path, info: Mapping[str, Any], ending: str) -> dict[s
     """Image files of each case, in the order of their channel numbers."""
     listed = info.get("dataset")
     if isinstance(listed, dict):
-        return {name: tuple(folder / path for path in one["images"]) for name, one in listed.items()}
+        return {name: tuple(folder / os.path.expandvars(path) for path in one["images"])
+                for name, one in listed.items()}
     found: dict[str, list[Path]] = {}
     for path in sorted((folder / "imagesTr").glob(f"*{ending}")):
         stem, _, number = path.name.removesuffix(ending).rpartition("_")
@@ -220,7 +227,7 @@ def _label_files(folder: Path, info: Mapping[str, Any], ending: str) -> dict[str
     """Label file of each case."""
     listed = info.get("dataset")
     if isinstance(listed, dict):
-        return {name: folder / one["label"] for name, one in listed.items()}
+        return {name: folder / os.path.expandvars(one["label"]) for name, one in listed.items()}
     return {path.name.removesuffix(ending): path for path in sorted((folder / "labelsTr").glob(f"*{ending}"))
             if not path.name.startswith(".")}
 

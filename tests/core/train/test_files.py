@@ -73,6 +73,20 @@ def test_a_raw_folder_gives_channels_names_and_a_fold(raw: Path) -> None:
     assert spacing == (3, 1, 1)
 
 
+def test_files_that_dataset_json_lists(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELSEWHERE", str(raw))
+    listed = {f"x{i}": {"images": [f"$ELSEWHERE/imagesTr/c{i}_000{channel}.nii.gz" for channel in range(2)],
+                        "label": f"$ELSEWHERE/labelsTr/c{i}.nii.gz"} for i in range(2)}
+    folder = tmp_path / "listed"
+    folder.mkdir()
+    described = json.loads((raw / "dataset.json").read_text()) | {"dataset": listed, "numTraining": 2}
+    (folder / "dataset.json").write_text(json.dumps(described))
+    assert [case.name for case in open_dataset(folder).train] == ["x0", "x1"]
+    (raw / "imagesTr/c1_0001.nii.gz").unlink()
+    with pytest.raises(DatasetProblems, match=r"c1_0001.nii.gz is missing, but dataset.json lists it"):
+        open_dataset(folder)
+
+
 def test_splits_of_a_raw_folder_are_taken_over(raw: Path) -> None:
     splits = [{"train": ["c1"], "val": ["c2"]}, {"train": ["c3"], "val": ["c4"]}]
     (raw / "splits_final.json").write_text(json.dumps(splits))
