@@ -105,6 +105,7 @@ def _compare(study: _Study, say: Callable[[str], None]) -> dict[str, float]:
     rivals: dict[str, Callable[[int], Model]] = {
         "instant_gap_closed": lambda index: _instant(study, index),
         "thorough_gap_closed_20_objects_60s": lambda index: _thorough(study, index, 20, study.per_minute),
+        "both_gap_closed_20_objects_60s": lambda index: _both(study, index),
         "thorough_gap_closed_5_objects_20s": lambda index: _thorough(study, index, 5, study.per_minute // 3),
         "scratch_gap_closed_20_objects_60s": lambda index: _scratch(study, index, 20, study.per_minute),
         "scratch_gap_closed_5_objects_20s": lambda index: _scratch(study, index, 5, study.per_minute // 3),
@@ -120,8 +121,6 @@ def _compare(study: _Study, say: Callable[[str], None]) -> dict[str, float]:
         figures[name] = statistics.median(closed)
         if name.startswith("thorough_gap_closed_20"):
             figures["forgetting_points"] = statistics.median(lost)
-    both = _both(study, 0)
-    figures["both_gap_closed_20_objects_60s"] = (_score(both, study.new) - untouched) / gap
     return figures | {"untouched_f1": untouched, "trained_on_all_f1": best,
                       "iterations_a_minute": float(study.per_minute)}
 
@@ -141,7 +140,7 @@ def _corrections(study: _Study, index: int, n_objects: int) -> Example:
 def _thorough(study: _Study, index: int, n_objects: int, iterations: int) -> Model:
     tuned = finetune(study.parent, [_corrections(study, index, n_objects)], None, iterations=max(1, iterations),
                      hold_out=0.0, policy=study.policy, seed=index)
-    return tuned.save(study.folder / "thorough")
+    return tuned.save(study.folder / f"thorough-{n_objects}-{index}")
 
 
 def _scratch(study: _Study, index: int, n_objects: int, iterations: int) -> Model:
@@ -163,15 +162,15 @@ def _instant(study: _Study, index: int, n_strokes: int = 5) -> Model:
     for _ in range(n_strokes):
         corrections, labels = correct_objects(truth, found, 1, index, corrections)
         found = session.learn(corrections, labels)
-    return session.save("study", study.folder / f"instant-{index}-{time.monotonic_ns()}")
+    return session.save("study", study.folder / f"instant-{index}")
 
 
 def _both(study: _Study, index: int) -> Model:
-    """The last layer fitted on top of the fine-tuned network, on the same corrections."""
+    """The last layer fitted on top of the network that was fine-tuned before, on the same corrections."""
     example = _corrections(study, index, 20)
-    session = InstantSession(_thorough(study, index, 20, study.per_minute), example.image)
+    session = InstantSession(load_model(study.folder / f"thorough-20-{index}"), example.image)
     session.learn(example.corrections, example.labels)
-    return session.save("study", study.folder / "both")
+    return session.save("study", study.folder / f"both-{index}")
 
 
 def _instant_seconds(n_strokes: int) -> float:

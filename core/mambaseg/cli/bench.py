@@ -24,9 +24,9 @@ Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write 
 
 @app.callback(invoke_without_command=True)
 def start(context: typer.Context) -> None:
-    """Measure the speed of the selective scan and of prediction, and what each network costs."""
+    """Measure the speed of the selective scan and of prediction, what each network costs, and how well one learns."""
     if context.invoked_subcommand is None:
-        raise UserError("Say what to measure: mambaseg bench scan, mambaseg bench predict or mambaseg bench networks.")
+        raise UserError("Say what to measure: mambaseg bench scan, predict, networks or learn.")
 
 
 @app.command()
@@ -61,6 +61,19 @@ def networks(quick: Quick = False, json_file: Json = None) -> None:
     for network, reason in missing.items():
         if reason is not None and json_file != "-":
             say(f"{network}: {reason}")
+
+
+@app.command()
+def learn(quick: Quick = False, json_file: Json = None,
+          data: Annotated[Path | None, typer.Option("--data", help="Folder with the data sets cells2d and nuclei2d; "
+                                                    "without it pictures are drawn.")] = None,
+          seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures that are corrected; medians over "
+                                                                    "them.")] = 5) -> None:
+    """Learning from corrections: score gained by a simulated user."""
+    from mambaseg.bench import learn as bench
+    from mambaseg.cli._console import say_error
+
+    _show("Learning from corrections", bench.run(quick, data, seeds, say_error), json_file)
 
 
 def _show(title: str, figures: Mapping[str, float | str], json_file: str | None, heads: Sequence[str] = (),

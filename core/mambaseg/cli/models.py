@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mambaseg._errors import UserError
 from mambaseg.cli._console import say
 from mambaseg.models import bundled, load_model, read_model, resolve
 
@@ -69,3 +70,20 @@ def check(name: Annotated[str | None, typer.Argument(help="Bundled name or model
         say(f"{each} {difference:.3g} {TOLERANCE:g} {'ok' if difference <= TOLERANCE else 'FAIL'}")
     if not is_good:
         raise typer.Exit(2)
+
+
+@app.command()
+def adapter(model: Annotated[str, typer.Argument(help="Model folder.")],
+            name: Annotated[str, typer.Argument(help="The adapter's name, as mambaseg models show tells.")],
+            action: Annotated[str, typer.Option("--set", help="on, off or removed.")] = "on") -> None:
+    """Switch what was learned at once on or off, or remove it."""
+    from mambaseg.models.adapters import remove_adapter, switch_adapter
+
+    found = load_model(model)
+    if action not in ("on", "off", "removed"):
+        raise UserError(f'An adapter cannot be set to "{action}"; choose on, off or removed.')
+    if action == "removed":
+        remove_adapter(found, name)
+    else:
+        switch_adapter(found, name, action == "on")
+    say(f"{name} is {action}")

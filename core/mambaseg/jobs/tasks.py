@@ -106,6 +106,23 @@ def import_model(request: dict[str, Any], folder: Path, progress: ProgressCallba
     return {"model": request["output"]}
 
 
+def adapt(request: dict[str, Any], folder: Path, progress: ProgressCallback) -> dict[str, Any]:
+    """Learn at once from corrections, as `mambaseg.jobs.learning.adapt` says; ``model`` as for ``segment``."""
+    _start_engine()
+    from mambaseg.jobs import learning
+
+    return learning.adapt(request, folder, progress, _model(request["model"]))
+
+
+def finetune(request: dict[str, Any], folder: Path, progress: ProgressCallback) -> dict[str, Any]:
+    """Learn thoroughly, as `mambaseg.jobs.learning.finetune` says; ``model`` as for ``segment``."""
+    report(progress, Progress("Preparing", 0, 0))
+    _start_engine()
+    from mambaseg.jobs import learning
+
+    return learning.finetune(request, folder, progress, _model(request["model"]))
+
+
 def _start_engine() -> None:
     """What a process that computes sets up first; nothing the second time."""
     from mambaseg.machine import keep_freed_memory
@@ -119,7 +136,8 @@ def _model(name_or_path: str) -> Model:
 
     folder = resolve(name_or_path)
     described = read_model(folder) if (folder / "model.json").exists() else load_model(name_or_path)
-    key = " ".join((str(folder), described.checksum, *(member.checksum for member in described.members)))
+    adapters = (adapter.checksum for adapter in described.adapters if adapter.is_on)
+    key = " ".join((str(folder), described.checksum, *(member.checksum for member in described.members), *adapters))
     model = _models.pop(key, None) or load_model(name_or_path)
     _models[key] = model
     for old in list(_models)[:-_N_MODELS_KEPT]:
@@ -128,4 +146,4 @@ def _model(name_or_path: str) -> Model:
 
 
 TASKS: dict[str, Task] = {"warm": warm, "segment": segment, "estimate": estimate, "decode": decode,
-                          "import": import_model}
+                          "import": import_model, "adapt": adapt, "finetune": finetune}

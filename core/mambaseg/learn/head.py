@@ -201,7 +201,7 @@ class InstantSession:
                 earlier = read_changes(self.model, adapter)
                 changes = {key: change + earlier[key] for key, change in changes.items()}
         record = {"n_views": len(self._samples),
-                  "n_voxels": int(sum(len(sample.target) for sample in self._samples.values()))}
+                  "n_voxels": round(sum(float(sample.weight.sum()) for sample in self._samples.values()))}
         return save_adapter(self.model, name, changes, record, folder)
 
     def _sample(self, example: Example) -> Sample | None:
@@ -219,10 +219,11 @@ class InstantSession:
         chosen = [_some(np.flatnonzero(is_known & (flat == value)), _VOXELS_A_CLASS, random)
                   for value in np.unique(flat[is_known])]
         at = np.concatenate(chosen)
+        stands_for = np.bincount(flat[is_known])[flat[at]] / np.bincount(flat[at])[flat[at]]
         elsewhere = _some(np.flatnonzero(~is_known), _VOXELS_ELSEWHERE, random)
         features = view.features.flatten(1).T
         return Sample(_with_one(features[at]), torch.from_numpy(flat[at].astype(np.int64)),
-                      _with_one(features[elsewhere]), int(is_known.sum()))
+                      torch.from_numpy(stands_for), _with_one(features[elsewhere]))
 
 
 def _some(indices: NDArray[np.intp], n_most: int, random: np.random.Generator) -> NDArray[np.intp]:

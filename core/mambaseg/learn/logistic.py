@@ -24,14 +24,14 @@ class Sample:
     ----------
     features : (n, width + 1) of corrected voxels
     target : int64, (n,), their classes
+    weight : (n,) how many corrected voxels each of them stands for
     elsewhere : (m, width + 1) of voxels that nobody looked at
-    n_corrected : voxels that `features` were drawn from
     """
 
     features: Tensor
     target: Tensor
+    weight: Tensor
     elsewhere: Tensor
-    n_corrected: int
 
 
 def fit_logistic(samples: Sequence[Sample], prior: Tensor, start: Tensor, hold: float) -> Tensor:
@@ -54,10 +54,10 @@ def fit_logistic(samples: Sequence[Sample], prior: Tensor, start: Tensor, hold: 
     known = torch.cat([sample.features for sample in samples])
     target = functional.one_hot(torch.cat([sample.target for sample in samples]), n_classes).double()
     elsewhere = torch.cat([sample.elsewhere for sample in samples])
-    n_corrected = sum(sample.n_corrected for sample in samples)
-    counts = target.sum(0)
-    share = n_corrected / (n_corrected + _FULL_TRUST)
-    weight = (target @ (1 / counts.clamp(min=1))) / (counts > 0).sum() * share
+    weight = torch.cat([sample.weight for sample in samples])
+    counts = weight @ target
+    trust = weight.sum() / (weight.sum() + _FULL_TRUST)
+    weight = trust * weight * (target @ (1 / counts.clamp(min=1))) / (counts > 0).sum()
     rows = torch.cat([known, elsewhere])
     wanted = torch.cat([target, (elsewhere @ prior.T).softmax(1)])
     weights = torch.cat([weight, torch.full((len(elsewhere),), hold / max(1, len(elsewhere)), dtype=torch.float64)])
