@@ -22,7 +22,7 @@ from napari_mambaseg._writer import RECORD
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Outcome", "finish_layer", "outcome_of", "paint_preview", "preview_layer", "probability_layer"]
+__all__ = ["Outcome", "finish_layer", "outcome_of", "paint_preview", "preview_layer", "probability_layer", "warm_up"]
 
 _OPACITY = 0.55
 _MOST_COLOURS = 20_000  # beyond that, making neighbours differ takes longer than looking at them
@@ -72,6 +72,15 @@ def outcome_of(answer: dict[str, Any], folder: Path, source: Source, part: tuple
     record = result.record | {"layer": {"name": source.name, "axes": source.reading.labels_axes}}
     colours = _colours(labels, record["model"]["kind"])
     return Outcome(labels, labels.copy(), features, colours, record, result.probabilities)
+
+
+def warm_up() -> None:
+    """Have napari compile how it colours labels, which takes seconds the first time; for a thread.
+
+    Otherwise the window would stand still at the first piece of the first result (napari 0.9 with numba).
+    """
+    for dtype in (np.uint8, np.int32):  # of classes and of objects
+        _class_colormap(class_colours(1)).map(np.ones((2, 2), dtype))
 
 
 def preview_layer(source: Source, name: str) -> Labels:

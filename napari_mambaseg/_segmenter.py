@@ -237,6 +237,7 @@ class Segmenter:
         self.latest = shown
         self._preview = None
         self._over(_told(outcome.record), "", keep=True)
+        self._on_step()
         self.shown.emit(shown)
 
     def _on_failed(self, sentence: str, details: str) -> None:
@@ -267,6 +268,7 @@ class Segmenter:
             return
         finish_layer(shown.layer, outcome)
         shown.outcome = outcome
+        self._on_step()
         self.ended.emit(words.found(outcome.record), "", True)
 
     def _on_decoding_failed(self, sentence: str, details: str) -> None:
@@ -292,7 +294,7 @@ class Segmenter:
             shown.run.close()
             self.ended.emit("", "", False)
 
-    def _on_step(self, event: Any) -> None:
+    def _on_step(self, event: Any = None) -> None:
         """Bring the objects of the time point in view to the table's end: napari shows the last row of a number."""
         if self.latest is None:
             return

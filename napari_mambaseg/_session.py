@@ -5,6 +5,7 @@ The window's own thread only asks from time to time how far things are, so it ne
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import traceback
@@ -146,9 +147,14 @@ class Session:
         self._timer.start()
         return run
 
+    def in_background(self, function: Callable[[], object]) -> None:
+        """Call a function in the thread; nobody waits for it."""
+        self._threads.submit(function)
+
     def close(self) -> None:
         """End everything at once and without a word."""
-        self._timer.stop()
+        with contextlib.suppress(RuntimeError):  # Qt may have taken the timer down already, with the application
+            self._timer.stop()
         for run in self._runs:
             run.close()
         self._runs.clear()

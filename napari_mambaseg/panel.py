@@ -17,6 +17,7 @@ from mambaseg.jobs import Worker
 from mambaseg.models import read_model
 from napari_mambaseg._adapt import Reading, axes_choices, guess, source_of, to_image, with_axes
 from napari_mambaseg._estimator import Estimator
+from napari_mambaseg._layers import warm_up
 from napari_mambaseg._notify import show_problem
 from napari_mambaseg._recent import models_folder, remember_model
 from napari_mambaseg._segmenter import Order, Segmenter, Shown
@@ -56,6 +57,7 @@ class Panel(QWidget):
         self._wire()
         _bind_keys(napari_viewer, self)
         self.destroyed.connect(functools.partial(_close, self.session, self.segmenter, self.segment.image))
+        self.session.in_background(warm_up)
         self._on_image()
 
     def run(self) -> None:
@@ -286,7 +288,7 @@ def _bind_keys(viewer: Any, panel: Panel) -> None:
 
         viewer.bind_key(key, press, overwrite=True)
 
-    bind("Control-Return", lambda target: target.run())
+    bind("Control-Enter", lambda target: target.run())
     bind("O", lambda target: _toggle_outline(target.segmenter))
 
 

@@ -80,6 +80,7 @@ class SegmentCard(Card):
         self.more = QToolButton()
         self.more.setObjectName("more")
         self.more.setText("Options")
+        self.more.setToolTip("What is rarely wanted: mirror images, a layer of probabilities.")
         self.more.setCheckable(True)
         self.options = QWidget()
         self.options.hide()

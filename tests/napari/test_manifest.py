@@ -29,13 +29,13 @@ def opened(qtbot: Any) -> Callable[..., QMenu]:
     return walk
 
 
-def test_segment_menu_opens_the_panel(make_napari_viewer: Any, worker: Any, opened: Any) -> None:
+def test_segment_menu_opens_the_panel(make_napari_viewer: Any, worker: Any, opened: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer(show=True)
     entry = opened(viewer, "Layers", "Segment", "Segment with U-Mamba (MambaSeg)")
     entry.trigger()
-    docked = list(viewer.window._qt_window.findChildren(QWidget, "mambaseg"))
-    assert [dock.isVisible() for dock in docked] == [True]
-    assert docked[0].findChild(QWidget, "run") is not None
+    docked = viewer.window._qt_window.findChild(QWidget, "mambaseg")
+    qtbot.waitUntil(docked.isVisible)
+    assert docked.findChild(QWidget, "run") is not None
 
 
 def test_plugins_menu_opens_the_panel(make_napari_viewer: Any, worker: Any, opened: Any) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Labels
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSlider
 from skimage import data
 
 import mambaseg
@@ -90,10 +92,9 @@ def test_time_series_has_a_table_for_the_time_point_in_view(window: Any, models:
     assert "The grey picture was given to the model as red, green and blue alike." in shown["message"].text()
     assert layer.data.shape == (3, 64, 64)
     assert set(layer.features["frame"]) == {0, 1, 2}
-    shown.viewer.dims.set_point(0, 1)
-    assert layer.features["frame"].iloc[-1] == 1
-    shown.viewer.dims.set_point(0, 0)
-    assert layer.features["frame"].iloc[-1] == 0
+    for frame in (1, 0, 2):
+        shown.viewer.dims.set_point(0, frame)
+        assert layer.features["frame"].iloc[-1] == frame
 
 
 def test_one_time_point_leaves_the_others_empty(window: Any, models: Any) -> None:
@@ -214,3 +215,26 @@ def test_saved_result_reads_back(window: Any, picture: Any, tmp_path: Path) -> N
     assert (read.grid.spacing, read.grid.unit) == ((0.5, 0.5), "um")
     assert (tmp_path / "tissue_record.json").exists()
     assert len((tmp_path / "tissue_features.csv").read_text().splitlines()) == 1 + layer.data.max()
+
+
+def test_every_control_says_what_it_does_and_is_reached_by_the_keyboard(window: Any) -> None:
+    shown = window(show=True)
+    shown.viewer.open_sample("mambaseg", "cells_over_time")
+    controls = [control for kind in (QAbstractButton, QComboBox, QLineEdit, QSlider)
+                for control in shown.panel.findChildren(kind) if control.objectName() and "card" not in
+                control.objectName()]
+    names = {control.objectName() for control in controls}
+    assert {"image", "model", "run", "cancel", "where_view", "change", "tta", "min_size", "split", "undo"} <= names
+    assert [control.objectName() for control in controls if len(control.toolTip()) < 10] == []
+    assert [control.objectName() for control in controls
+            if not control.focusPolicy() & Qt.FocusPolicy.TabFocus] == []
+
+
+def test_panel_fits_a_narrow_dock(window: Any) -> None:
+    shown = window(show=True)
+    shown.viewer.open_sample("mambaseg", "nuclei_stack")
+    for name in ("about_model", "change", "more"):
+        shown.click(name)
+    card = shown.panel.segment
+    assert card.minimumSizeHint().width() <= 280  # a dock of 300 px with its margins and a scroll bar
+    assert shown["read_as"].text() == "Read as 3-D, 1 channel, 0.50 x 0.50 x 1.00 um/voxel"
