@@ -166,7 +166,7 @@ def _settings(model: Model, example: Example, policy: Policy, kept: Split, minut
               iterations: int | None, device: str, precision: str, seed: int) -> Settings:
     is_picture = model.plan.ndim == 2 and example.image.grid.unit != "mm"
     return Settings(minutes, iterations, "adamw", policy.rate, model.kind == "instances", is_picture,
-                    model.mirror_axes or None, device, precision, seed, average=policy.average,
+                    model.mirror_axes, device, precision, seed, average=policy.average,
                     validate_every=policy.validate_every if kept.stopping else 10 * policy.validate_every,
                     n_validation_batches=4, foreground_share=policy.share_on_corrections)
 
