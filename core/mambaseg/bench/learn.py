@@ -41,7 +41,7 @@ Picture = tuple[NDArray[Any], NDArray[Any]]  # image (y, x) or (y, x, colour), o
 
 _VIEW_PX = 512
 _SCRATCH = Policy(rate=3e-3, rehearsal_share=0.0)
-_QUICK = Policy(rate=3e-3, patch_size=64)
+_QUICK = Policy(rate=3e-3, rehearse=2.0, rehearsal_share=0.25, patch_size=64)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mambaseg.learn.project import Project as Project
     from mambaseg.learn.project import ProjectImage as ProjectImage
     from mambaseg.learn.project import default_folder as default_folder
+    from mambaseg.learn.project import project_of as project_of
     from mambaseg.learn.project import recent_projects as recent_projects
     from mambaseg.learn.uncertainty import Doubt as Doubt
     from mambaseg.learn.uncertainty import least_sure as least_sure
@@ -42,6 +43,7 @@ _HOMES = {
     "default_folder": "project",
     "identify": "journal",
     "least_sure": "uncertainty",
+    "project_of": "project",
     "recent_projects": "project",
 }
 

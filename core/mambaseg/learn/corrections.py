@@ -159,8 +159,8 @@ def apply_locks(prediction: NDArray[Any], corrections: Corrections) -> NDArray[n
     """A prediction with the facts laid over it: every locked voxel keeps its label.
 
     For instances, an object with a locked voxel is kept whole and under its number. A predicted object that shares
-    voxels with facts gives way there, and altogether where more than half of it lies on them; the others get numbers
-    above those of the kept ones, in the order that they had.
+    voxels with facts gives way there, and altogether where more than half of it lies on them; the others keep their
+    numbers, and get new ones above all others where a fact has theirs.
 
     Parameters
     ----------
@@ -187,12 +187,12 @@ def apply_locks(prediction: NDArray[Any], corrections: Corrections) -> NDArray[n
     if int(prediction.max()) >= _MAX_COUNTED:
         names, prediction = np.unique(prediction, return_inverse=True)
         prediction = prediction.reshape(facts.shape) + (names[0] > 0)
-    numbers = _new_numbers(prediction, facts, first_free=int(corrections.labels[facts].max()) + 1)
+    numbers = _new_numbers(prediction, facts, np.unique(corrections.labels[facts]))
     return np.where(facts, corrections.labels, numbers[prediction]).astype(np.int32)
 
 
-def _new_numbers(prediction: NDArray[Any], facts: NDArray[np.bool_], first_free: int) -> NDArray[np.int32]:
-    """What each predicted object is called from now on; 0 for those that give way."""
+def _new_numbers(prediction: NDArray[Any], facts: NDArray[np.bool_], taken: NDArray[Any]) -> NDArray[np.int32]:
+    """What each predicted object is called from now on; 0 for those that give way. `taken` are the facts' numbers."""
     n_names = int(prediction.max()) + 1
     size, lost = np.zeros(n_names, np.int64), np.zeros(n_names, np.int64)
     for part, known in zip(prediction, facts, strict=True):  # slice by slice: counting wants eight bytes a voxel
@@ -200,7 +200,10 @@ def _new_numbers(prediction: NDArray[Any], facts: NDArray[np.bool_], first_free:
         lost += np.bincount(part[known], minlength=n_names)
     stays = (size > 0) & (lost <= KEPT_SHARE * size)
     stays[0] = False
-    return np.where(stays, np.cumsum(stays) - 1 + first_free, 0).astype(np.int32)
+    numbers = np.where(stays, np.arange(n_names), 0)
+    clashes = np.flatnonzero(stays & np.isin(numbers, taken))
+    numbers[clashes] = max(n_names, int(taken.max()) + 1) + np.arange(len(clashes))
+    return numbers.astype(np.int32)
 
 
 def encode_marks(corrections: Corrections) -> NDArray[np.int32]:

@@ -35,10 +35,10 @@ class Policy:
     validate_every : iterations between two looks at what early stopping keeps aside
     """
 
-    rate: float = 1e-3
+    rate: float = 5e-4
     distil: float = 0.0
-    rehearse: float = 2.0
-    rehearsal_share: float = 0.25
+    rehearse: float = 5.0
+    rehearsal_share: float = 0.5
     pull: float = 0.0
     frozen_stages: int = 0
     patch_size: int | None = 128

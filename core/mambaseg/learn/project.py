@@ -37,9 +37,11 @@ from mambaseg.learn.corrections import (
     voxel_states,
 )
 from mambaseg.learn.journal import ImageIdentity, Journal, Stroke, View
+from mambaseg.learn.journal_blocks import shifted
 from mambaseg.learn.lineage import Lineage
 
-__all__ = ["Project", "ProjectImage", "RecentProject", "data_folder", "default_folder", "recent_projects"]
+__all__ = ["Project", "ProjectImage", "RecentProject", "data_folder", "default_folder", "project_of",
+           "recent_projects"]
 
 _ABOUT = "project.json"
 _FORM = 1
@@ -186,23 +188,25 @@ class ProjectImage:
         """Put what changed in the labels on the disk; see `View.record`."""
         return self.view.record(labels, tool, box)
 
-    def show_prediction(self, prediction: NDArray[Any], *, keep_locked: bool = True) -> NDArray[np.int32]:
+    def show_prediction(self, prediction: NDArray[Any], *, keep_locked: bool = True,
+                        box: Sequence[slice] | None = None) -> NDArray[np.int32]:
         """Take a new prediction as what corrections refer to, and keep what was corrected so far.
 
         Parameters
         ----------
         prediction : whole numbers from 0, (*S); record the labels before, so that the latest stroke counts
         keep_locked : False: corrected and confirmed voxels are overwritten and forgotten too
+        box : where the prediction was made, which then has the shape of the box; None: everywhere
 
         Returns
         -------
         int32, (*S): what to show: the prediction with the facts over it. Put it into a new layer: the host's undo steps
         of the old one do not fit it
         """
-        corrections = self.corrections()
+        corrections = self.corrections(box)
         shown = apply_locks(prediction, corrections) if keep_locked else prediction.astype(np.int32)
         marks = np.where(shown == corrections.labels, encode_marks(corrections), 0)
-        self.view.write({"labels": shown, "baseline": shown, "marks": marks}, "prediction")
+        self.view.write({"labels": shown, "baseline": shown, "marks": marks}, "prediction", box)
         return shown
 
     def confirm(self, labels: NDArray[Any], box: Sequence[slice] | None = None,
@@ -226,10 +230,11 @@ class ProjectImage:
         """Take a region's voxels for not looked at, whatever they were; their labels stay. Arguments as `confirm`."""
         return self._mark(labels, "unlock", box, mask)
 
-    def corrections(self) -> Corrections:
-        """What is known about the whole image."""
-        labels = self.view.read("labels")
-        return Corrections(labels, *self._states(labels, self.view.grid.whole_box(None)))
+    def corrections(self, box: Sequence[slice] | None = None) -> Corrections:
+        """What is known about the image (None), or a box of it, as far as it was touched there."""
+        whole = self.view.grid.whole_box(box)
+        labels = self.view.read("labels", whole)
+        return Corrections(labels, *self._states(labels, whole))
 
     def counts(self) -> Counts:
         """Numbers of corrected and confirmed objects; looks only at the part of the image where there are any."""
@@ -248,8 +253,11 @@ class ProjectImage:
         state = np.zeros(labels.shape, np.uint8)
         touched = [np.zeros(0, np.int32)]
         n_overruled = 0
-        for place in self.view.blocks_touched():
-            inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(place, box, strict=True))
+        for block in self.view.blocks_touched():
+            place = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(block, box, strict=True))
+            if any(side.stop <= side.start for side in place):
+                continue
+            inside = shifted(place, box)
             state[inside], names, n = voxel_states(
                 labels[inside], self.view.read("baseline", place), self.view.read("marks", place))
             touched.append(names)
@@ -300,6 +308,19 @@ def recent_projects() -> list[RecentProject]:
         with contextlib.suppress(KeyError, TypeError, ValueError):
             entries.append(RecentProject(Path(entry["folder"]), str(entry["name"]), float(entry["opened_s"])))
     return [entry for entry in entries if (entry.folder / _ABOUT).is_file()]
+
+
+def project_of(identity: ImageIdentity) -> Path | None:
+    """The project that was last opened of those which have the image; None: it was never corrected."""
+    for recent in recent_projects():
+        with contextlib.suppress(UserError):
+            journal = Journal(recent.folder / "journal.sqlite")
+            try:
+                if identity.checksum in [image.checksum for image in journal.images()]:
+                    return recent.folder
+            finally:
+                journal.close()
+    return None
 
 
 def default_folder(identity: ImageIdentity) -> Path:
