@@ -168,6 +168,7 @@ class Segmenter:
         if shown.order.replaces is not None:
             self._viewer.layers.insert(index, shown.order.replaces)
         shown.run.close()
+        self.ended.emit("", "", False)
 
     def decode(self, settings: Mapping[str, float]) -> None:
         """Cut the latest result into objects anew; the network is not asked again."""

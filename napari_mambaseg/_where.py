@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from napari.layers import Shapes
 
 from mambaseg import UserError
 from napari_mambaseg._adapt import Reading, Source, labels_shape
@@ -131,7 +132,7 @@ def _in_slice(viewer: Any, layer: Any) -> dict[int, tuple[float, float]]:
 
 def _in_rectangle(viewer: Any, layer: Any) -> dict[int, tuple[float, float]]:
     """Bounds of the chosen shape, else of the last one drawn, by axis; it counts for every slice."""
-    drawn = [other for other in viewer.layers if type(other).__name__ == "Shapes" and len(other.data)]
+    drawn = [other for other in viewer.layers if isinstance(other, Shapes) and len(other.data)]
     chosen = [other for other in drawn if other in viewer.layers.selection or other.selected_data] or drawn[-1:]
     if not chosen:
         raise UserError("No region is drawn yet; draw a rectangle on the image with the tools of the layer Region, or "

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from napari.layers import Shapes
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLineEdit, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from mambaseg import UserError, words
 from mambaseg.jobs import Worker
@@ -74,11 +75,14 @@ class Panel(QWidget):
             self.segmenter.start(order)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
-        """Return presses the button, as in a dialog."""
-        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and not self.segmenter.is_busy:
-            self.segment.run_bar.run.click()
-        else:
+        """Return presses the button that has the focus, else the one that segments, as in a dialog."""
+        focused = self.focusWidget()
+        if event.key() not in (Qt.Key.Key_Return, Qt.Key.Key_Enter) or isinstance(focused, QLineEdit):
             super().keyPressEvent(event)
+        elif isinstance(focused, QPushButton):
+            focused.click()
+        elif not self.segmenter.is_busy:
+            self.segment.run_bar.run.click()
 
     def _lay_out(self) -> None:
         """The cards below one another, with a bar where the window is too low for them."""
@@ -209,7 +213,7 @@ class Panel(QWidget):
     def _on_place(self) -> None:
         """Another part is meant; a region has to be drawn somewhere."""
         if self.segment.place.place == "region" and not any(
-                type(layer).__name__ == "Shapes" for layer in self._viewer.layers):
+                isinstance(layer, Shapes) for layer in self._viewer.layers):
             shapes = self._viewer.add_shapes(name=_REGION, face_color="transparent", edge_color="yellow", edge_width=2)
             shapes.mode = "add_rectangle"
         self._soon.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari.layers import Image
 from psygnal import Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy
 
@@ -64,7 +65,7 @@ class ImageChoice(QComboBox):
     def refill(self, event: Any = None) -> None:
         """List the image layers anew and keep the choice where it is still there."""
         former = self.layers
-        images = [layer for layer in self._viewer.layers if type(layer).__name__ == "Image"]
+        images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
         selected = [layer for layer in images if layer in self._viewer.layers.selection]
         self._layers = [[layer] for layer in reversed(images)]  # topmost first, as in the layer list
         if len(selected) > 1:
@@ -79,7 +80,7 @@ class ImageChoice(QComboBox):
         self._tell()
 
     def _follow(self, event: Any) -> None:
-        if type(event.value).__name__ == "Image":
+        if isinstance(event.value, Image):
             self.choose(event.value)
 
     def _tell(self, index: int = 0) -> None:

@@ -20,14 +20,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", ignored)
 
 
-class Undisplayed(pytest.Module):
+class Undisplayed(pytest.File):
     """A module that is not even imported, since that would already need Qt."""
 
     def collect(self) -> list[Any]:
-        pytest.skip(REASON, allow_module_level=True)
+        return [Skipped.from_parent(self, name="all")]
 
 
-def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+class Skipped(pytest.Item):
+    """Stands for the tests of a module."""
+
+    def runtest(self) -> None:
+        pytest.skip(REASON)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     has_display = parent.config.pluginmanager.hasplugin("pytestqt.plugin")
     return None if has_display else Undisplayed.from_parent(parent, path=module_path)
 
@@ -40,8 +47,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(tmp_path: Path) -> None:
-    """The user's list of recent models is neither read nor written."""
+def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's list of recent models and projects are neither read nor written."""
+    monkeypatch.setenv("MAMBASEG_DATA", str(tmp_path / "data"))
     if "qtpy" in sys.modules:
         from qtpy.QtCore import QSettings
 

@@ -199,6 +199,7 @@ def test_replace_add_and_undo(window: Any, models: Any) -> None:
     shown.click("undo")
     assert first in shown.viewer.layers
     assert second not in shown.viewer.layers
+    assert shown["undo"].isHidden()
     third = shown.segment()
     shown["again"].setCurrentIndex(1)
     fourth = shown.segment()
@@ -228,6 +229,22 @@ def test_every_control_says_what_it_does_and_is_reached_by_the_keyboard(window: 
     assert [control.objectName() for control in controls if len(control.toolTip()) < 10] == []
     assert [control.objectName() for control in controls
             if not control.focusPolicy() & Qt.FocusPolicy.TabFocus] == []
+
+
+def test_return_presses_the_button_but_not_while_typing(window: Any, qtbot: Any) -> None:
+    shown = window(show=True)
+    shown.viewer.open_sample("mambaseg", "nuclei_stack")
+    shown.click("change")
+    shown["spacing"].setFocus()
+    qtbot.keyClicks(shown["spacing"], " ")
+    qtbot.keyClick(shown["spacing"], Qt.Key.Key_Return)
+    assert not shown.panel.segmenter.is_busy
+    shown["run"].setFocus()
+    qtbot.keyClick(shown["run"], Qt.Key.Key_Return)
+    assert shown.panel.segmenter.is_busy
+    qtbot.keyClick(shown["cancel"], Qt.Key.Key_Space)
+    shown.wait(timeout_s=30)
+    assert shown.panel.segmenter.latest is None
 
 
 def test_panel_fits_a_narrow_dock(window: Any) -> None:

@@ -18,10 +18,10 @@ import mambaseg
 
 @pytest.fixture
 def busy(window: Any) -> Callable[..., Any]:
-    """A window in which a run of many windows has just shown its first piece."""
-    def start(**options: Any) -> Any:
+    """A window in which a run of several network windows (4; 9 for 512 pixels) has just shown its first piece."""
+    def start(side: int = 384, **options: Any) -> Any:
         shown = window(**options)
-        shown.viewer.add_image(data.immunohistochemistry(), name="tissue")
+        shown.viewer.add_image(data.immunohistochemistry()[:side, :side], name="tissue")
         shown.click("run")
         assert not shown["cancel"].isHidden()  # at once, before anything is known
         assert shown["run"].isHidden()
@@ -44,7 +44,7 @@ def results(shown: Any) -> list[Labels]:
 
 
 def test_pieces_appear_while_it_runs_nearest_first(busy: Any) -> None:
-    shown = busy()
+    shown = busy(512)
     camera = shown.viewer.scene.camera if hasattr(shown.viewer, "scene") else shown.viewer.camera
     assert camera.center[-2:] == pytest.approx((255.5, 255.5), abs=2)
     partial = results(shown)[0].data
@@ -66,7 +66,7 @@ def test_cancel_in_mid_run_leaves_nothing(busy: Any) -> None:
     assert results(shown) == []
     assert not shown["run"].isHidden()
     assert shown["message"].text() == "Stopped."
-    assert shown.segment().data.max() > 100  # and the next run is as good as any
+    assert shown.segment().data.max() > 50  # and the next run is as good as any
 
 
 def test_deleting_the_image_in_mid_run_does_not_matter(busy: Any) -> None:
@@ -173,7 +173,7 @@ def test_folder_without_a_model_is_one_sentence(window: Any, tmp_path: Path, pro
 def test_process_that_dies_is_told_and_the_next_run_works(window: Any, models: Any, process: Any,
                                                           problems: list[str]) -> None:
     shown = window()
-    shown.viewer.add_image(data.immunohistochemistry())
+    shown.viewer.add_image(data.immunohistochemistry()[:384, :384])
     shown.click("run")
     shown.qtbot.waitUntil(lambda: bool(results(shown)), timeout=120_000)
     process._process.kill()
