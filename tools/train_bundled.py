@@ -33,7 +33,7 @@ from mambaseg.segmentation import segment
 from mambaseg.train.checkpoint import Checkpoint
 from mambaseg.train.dataset import CaseFiles, Dataset, frame_of, open_dataset
 from mambaseg.train.loop import Settings, fit
-from mambaseg.train.run import prepare_cases
+from mambaseg.train.prepared import prepare_cases
 from mambaseg.train.sample import Case
 from mambaseg.train.score import score_model
 
@@ -195,7 +195,7 @@ def main() -> int:
     settings = dataclasses.replace(recipe.settings, minutes=given.minutes, iterations=given.iterations,
                                    rate=given.rate or recipe.settings.rate)
     data = open_dataset(given.data)
-    cases, validation = (prepare_cases(data, part, recipe.plan) for part in (data.train, data.validation))
+    cases, validation = (prepare_cases(data, list(part), recipe.plan) for part in (data.train, data.validation))
     for part in (cases, validation):
         recipe.weigh(part, data.info)
     torch.manual_seed(0)
