@@ -1,0 +1,262 @@
+"""From a volume node to an `Image` that lies exactly where the volume lies, and what else of a scene a run takes in.
+
+MRML is RAS, `Image` LPS as ITK; arrays are k, j, i. A linear parent transform counts as if it were hardened: the
+network sees the volume's voxel sizes and directions in the world. The result lies on the volume's own grid, under the
+same transform.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import vtk
+from numpy.typing import NDArray
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+import slicer
+from mambaseg import Grid, Image, UserError
+
+__all__ = ["Box", "Source", "layers", "mask_of", "matrix_of", "oriented_image", "read_volume", "region_box",
+           "slice_box", "vtk_matrix"]
+
+Box = tuple[tuple[int, int], ...]
+
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NON_LINEAR = ("{name} lies under the transform {transform}, which bends space (Slicer adds one to DICOM series with "
+               "uneven slices), so it has no voxel grid; harden the transform in the module Data, then segment again.")
+_SHEARING = ("{name} lies under the transform {transform}, which shears it, so its axes are no longer at right angles; "
+             "use a transform that only moves, turns and scales, or resample the volume.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A volume as it was at one moment.
+
+    Parameters
+    ----------
+    image : its pixels, not copied, with the grid in the world
+    ijk_to_ras : (4, 4), the volume's own, without parent transforms
+    ijk_to_world : (4, 4), with them
+    node : the volume node
+    """
+
+    image: Image
+    ijk_to_ras: NDArray[np.float64]
+    ijk_to_world: NDArray[np.float64]
+    node: Any
+
+    @property
+    def name(self) -> str:
+        """Of the volume, for people."""
+        return self.image.source or "The volume"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of labels: k, j, i."""
+        return self.image.grid.shape
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the volume was removed from the scene, or the scene was closed."""
+        return self.node.GetScene() is None
+
+
+def read_volume(node: Any, frame: Any = None) -> Source:
+    """A volume node's pixels and place.
+
+    Parameters
+    ----------
+    node : scalar or vector volume; three or four components of 8 bits are a colour picture
+    frame : volume of a sequence whose voxels are meant, `node` being the one that shows it; None: those of `node`
+
+    Raises
+    ------
+    UserError : no volume, no voxels, or a parent transform that bends or shears
+    """
+    if node is None:
+        raise UserError("No volume is chosen; load one and choose it as the image.")
+    name = node.GetName() or "The volume"
+    if not node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise UserError(f"{name} is not a volume with intensities; choose the volume that is to be segmented.")
+    frame = node if frame is None else frame
+    data = frame.GetImageData()
+    if data is None or data.GetPointData().GetScalars() is None or min(data.GetDimensions()) < 1:
+        raise UserError(f"{name} has no voxels; load it again, or choose another volume.")
+    array = _array(data)
+    matrix = vtk.vtkMatrix4x4()
+    frame.GetIJKToRASMatrix(matrix)
+    own = matrix_of(matrix)
+    transform = node.GetParentTransformNode()
+    world = own if transform is None else _to_world(transform, name) @ own
+    shape = array.shape[:3]
+    grid = _own_grid(frame, shape) if transform is None else _grid(shape, world)
+    if transform is not None and grid.is_sheared and not _grid(shape, own).is_sheared:
+        raise UserError(_SHEARING.format(name=name, transform=transform.GetName()))
+    is_rgb = array.ndim == 4 and array.shape[3] in (3, 4) and array.dtype == np.uint8
+    if array.ndim == 4:
+        array = np.moveaxis(array[..., :3] if is_rgb else array, 3, 0)
+    metadata = {"format": "DICOM"} if node.GetAttribute("DICOM.instanceUIDs") else {}
+    image = Image(array, "CZYX" if array.ndim == 4 else "ZYX", grid, (), is_rgb, name, metadata)
+    return Source(image, own, world, node)
+
+
+def region_box(source: Source, node: Any) -> Box:
+    """Voxels whose centres lie in the box around a region node, (start, stop) per k, j, i.
+
+    Raises
+    ------
+    UserError : none of them lies in the volume
+    """
+    half = np.zeros(3)
+    node.GetSizeWorld(half)
+    half /= 2
+    corners = np.array([*np.ndindex(2, 2, 2)]) * 2 - 1
+    to_world = matrix_of(node.GetObjectToWorldMatrix())
+    to_world[:3, :3] /= np.linalg.norm(to_world[:3, :3], axis=0)  # the size is one in the world already
+    world = to_world @ np.c_[corners * half, np.ones(8)].T
+    ijk = (np.linalg.inv(source.ijk_to_world) @ world)[:3]
+    first = np.ceil(ijk.min(1) - 1e-6).astype(int)
+    last = np.floor(ijk.max(1) + 1e-6).astype(int)
+    box = tuple((max(0, int(a)), min(size, int(b) + 1))
+                for a, b, size in zip(first[::-1], last[::-1], source.shape, strict=True))
+    if any(start >= stop for start, stop in box):
+        raise UserError(f"The region {node.GetName()} holds no voxel of {source.name}; move or enlarge it.")
+    return box
+
+
+def slice_box(source: Source, node: Any) -> Box:
+    """The slice of the volume that a slice view shows; of an oblique view the one that is nearest in its middle.
+
+    Raises
+    ------
+    UserError : the view lies beside the volume
+    """
+    view = matrix_of(node.GetSliceToRAS())
+    normal = view[:3, 2] / np.linalg.norm(view[:3, 2])
+    centre = (source.ijk_to_world @ [*((np.array(source.shape[::-1]) - 1) / 2), 1])[:3]
+    point = centre - ((centre - view[:3, 3]) @ normal) * normal
+    directions = source.ijk_to_world[:3, :3] / np.linalg.norm(source.ijk_to_world[:3, :3], axis=0)
+    axis = int(np.abs(normal @ directions).argmax())
+    index = round(float((np.linalg.inv(source.ijk_to_world) @ [*point, 1])[axis]))
+    box = [(0, size) for size in source.shape]
+    if not 0 <= index < source.shape[2 - axis]:
+        raise UserError(f"The slice view {node.GetName()} lies beside {source.name}; scroll to a slice of it.")
+    box[2 - axis] = (index, index + 1)
+    return tuple(box)
+
+
+def mask_of(source: Source, node: Any) -> NDArray[np.bool_]:
+    """Voxels that lie in any segment of a segmentation node, (k, j, i)."""
+    mask = np.zeros(source.shape, bool)
+    for _, labels in layers(node, source):
+        mask |= labels != 0
+    return mask
+
+
+def layers(node: Any, source: Source) -> list[tuple[list[str], NDArray[Any]]]:
+    """The labels of a segmentation on a volume's grid.
+
+    Segments that do not overlap share an array, in which each has its own value (`vtkSegment.GetLabelValue`).
+
+    Returns
+    -------
+    Pairs of segment ids and labels, (k, j, i); empty where there are no segments
+    """
+    segmentation = node.GetSegmentation()
+    kind = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    if not segmentation.GetNumberOfSegments() or not segmentation.CreateRepresentation(kind):
+        return []
+    between = vtk.vtkMatrix4x4()
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(node.GetParentTransformNode(), None, between)
+    found = []
+    for index in range(segmentation.GetNumberOfLayers(kind)):
+        ids = segmentation.GetSegmentIDsForLayer(index, kind)
+        found.append(([str(each) for each in ids],
+                      _on_grid(segmentation.GetLayerDataObject(index, kind), matrix_of(between), source)))
+    return found
+
+
+def oriented_image(labels: NDArray[Any], ijk_to_ras: NDArray[np.float64]) -> Any:
+    """Labels (k, j, i) as Slicer keeps those of segments; a copy in the smallest type that holds them."""
+    largest = int(labels.max(initial=0))
+    dtype = np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*labels.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(labels, dtype).ravel(), deep=True))
+    image.SetImageToWorldMatrix(vtk_matrix(ijk_to_ras))
+    return image
+
+
+def matrix_of(matrix: Any) -> NDArray[np.float64]:
+    """(4, 4) of a vtkMatrix4x4."""
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def vtk_matrix(values: NDArray[np.float64]) -> Any:
+    """vtkMatrix4x4 of (4, 4)."""
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(np.asarray(values, np.float64).ravel().tolist())
+    return matrix
+
+
+def _array(data: Any) -> NDArray[Any]:
+    """Scalars as (k, j, i) or (k, j, i, component), a view that stays valid when the node goes."""
+    scalars = vtk_to_numpy(data.GetPointData().GetScalars())
+    shape = data.GetDimensions()[::-1]
+    n_components = data.GetNumberOfScalarComponents()
+    return scalars.reshape(shape if n_components == 1 else (*shape, n_components))
+
+
+def _to_world(transform: Any, name: str) -> NDArray[np.float64]:
+    matrix = vtk.vtkMatrix4x4()
+    if not transform.IsTransformToWorldLinear() or not transform.GetMatrixTransformToWorld(matrix):
+        raise UserError(_NON_LINEAR.format(name=name, transform=transform.GetName()))
+    return matrix_of(matrix)
+
+
+def _own_grid(node: Any, shape: tuple[int, ...]) -> Grid:
+    """The grid of a volume without a transform, its spacing free of rounding."""
+    directions = np.eye(3)
+    node.GetIJKToRASDirections(directions)
+    lps = _RAS_TO_LPS[:3, :3] @ directions
+    origin = _RAS_TO_LPS[:3, :3] @ node.GetOrigin()
+    return Grid(shape, tuple(node.GetSpacing()[::-1]), "mm", tuple(origin), tuple(lps.ravel()))
+
+
+def _grid(shape: tuple[int, ...], ijk_to_world: NDArray[np.float64]) -> Grid:
+    return Grid.from_affine(shape, _RAS_TO_LPS @ ijk_to_world, "mm")
+
+
+def _on_grid(image: Any, to_world: NDArray[np.float64], source: Source) -> NDArray[Any]:
+    """A segment's labels on a volume's grid: pasted where the grids agree, else the nearest label."""
+    if image is None or min(image.GetDimensions()) < 1:
+        return np.zeros(source.shape, np.uint8)
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    placed = to_world @ matrix_of(matrix)
+    relative = np.linalg.inv(source.ijk_to_world) @ placed
+    shift = np.rint(relative[:3, 3]).astype(int)
+    expected = np.eye(4)
+    expected[:3, 3] = shift
+    if np.abs(relative - expected).max() > 1e-3 / max(source.shape):
+        return _resampled(image, placed, source)
+    extent = np.array(image.GetExtent()).reshape(3, 2)
+    starts, stops = (extent[:, 0] + shift)[::-1], (extent[:, 1] + 1 + shift)[::-1]
+    target = tuple(slice(max(0, a), min(size, b)) for a, b, size in zip(starts, stops, source.shape, strict=True))
+    labels = np.zeros(source.shape, vtk_to_numpy(image.GetPointData().GetScalars()).dtype)
+    if all(part.start < part.stop for part in target):
+        labels[target] = _array(image)[tuple(slice(part.start - a, part.stop - a)
+                                             for part, a in zip(target, starts, strict=True))]
+    return labels
+
+
+def _resampled(image: Any, placed: NDArray[np.float64], source: Source) -> NDArray[Any]:
+    moved = slicer.vtkOrientedImageData()
+    moved.ShallowCopy(image)
+    moved.SetImageToWorldMatrix(vtk_matrix(placed))
+    reference = oriented_image(np.zeros(source.shape, np.uint8), source.ijk_to_world)
+    result = slicer.vtkOrientedImageData()
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(moved, reference, result, False)
+    return _array(result)

@@ -1,0 +1,345 @@
+"""The card Segment: image, model, where, what it will take, and the button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+
+import slicer
+from mambaseg import Progress, UserError, words
+from mambaseg.models import bundled, read_model, resolve
+from MambaSegLib._adapt import read_volume
+from MambaSegLib._runs import Listener, Run
+from MambaSegLib._sequences import sequence_of
+from MambaSegLib.Logic import MambaSegLogic, Order, Outcome
+
+__all__ = ["SegmentCard", "red_slice"]
+
+_FIRST = "hippocampus-mri"
+_SAMPLE = Path(__file__).parents[1] / "Resources/Samples/brain_block.nii.gz"
+_FROM_FOLDER = "From a folder…"
+_RECENT = "MambaSeg/RecentModels"
+_MOST_RECENT = 8
+_SETTLE_MS = 300  # an estimate is asked for once the choices rest
+
+
+class SegmentCard:
+    """Reads the controls, starts orders one after the other, and shows how far they are.
+
+    Parameters
+    ----------
+    ui : controls by name
+    logic : does the work
+    track : takes a run to be polled
+    on_result : gets each `Outcome`, and how many orders still wait
+    """
+
+    def __init__(self, ui: Any, logic: MambaSegLogic, track: Callable[[Run], None],
+                 on_result: Callable[[Outcome, int], None]) -> None:
+        self._ui = ui
+        self._logic = logic
+        self._track = track
+        self._on_result = on_result
+        self._parameters: Any = None
+        self._models: list[str] = []
+        self._waiting: list[Order] = []
+        self._run: Run | None = None
+        self._question: Run | None = None
+        self._details = ""
+        self._soon = qt.QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(_SETTLE_MS)
+        self._soon.connect("timeout()", self.estimate)
+        ui.run.connect("clicked(bool)", self.run)
+        ui.cancel.connect("clicked(bool)", self.cancel)
+        ui.details.connect("clicked(bool)", self.copy_details)
+        ui.model.connect("currentIndexChanged(int)", self._on_model)
+        ui.model.connect("activated(int)", self._on_activated)
+        ui.about_model.connect("toggled(bool)", ui.model_card.setVisible)
+        ui.more.connect("toggled(bool)", ui.options.setVisible)
+        ui.open_sample.connect("clicked(bool)", self.open_sample)
+        for name in ("image", "region", "mask"):
+            getattr(ui, name).connect("currentNodeChanged(vtkMRMLNode*)", self.look)
+        for name in ("where_whole", "where_region", "where_slice", "mirror"):
+            getattr(ui, name).connect("toggled(bool)", self._on_choice)
+        ui.model_card.setVisible(False)
+        ui.options.setVisible(False)
+        self.fill_models(_FIRST)
+        self.show_idle()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an order is being carried out."""
+        return self._run is not None
+
+    @property
+    def model_name(self) -> str:
+        """What the chosen model is found by."""
+        index = self._ui.model.currentIndex
+        return self._models[index] if 0 <= index < len(self._models) else _FIRST
+
+    def set_parameters(self, parameters: Any) -> None:
+        """Follow another scene's choices; None while a scene closes."""
+        self._parameters = parameters
+        if parameters is None:
+            return
+        self.fill_models(parameters.model or self.model_name)
+        getattr(self._ui, f"where_{parameters.where}").setChecked(True)
+        self.look()
+
+    def fill_models(self, wanted: str) -> None:
+        """List the models that come along and those used lately; choose `wanted` where it can be read."""
+        names = dict.fromkeys([*bundled(), *([wanted] if wanted else []), *_recent()])
+        described = {name: model for name in names if (model := _described(name)) is not None}
+        self._models = list(described)
+        box = self._ui.model
+        box.blockSignals(True)
+        box.clear()
+        for model in described.values():
+            box.addItem(model.title)
+        box.addItem(_FROM_FOLDER)
+        box.setCurrentIndex(self._models.index(wanted) if wanted in self._models else 0)
+        box.blockSignals(False)
+        self._on_model(box.currentIndex)
+
+    def choose_model(self, name: str) -> None:
+        """Choose a model by name or folder, and remember it.
+
+        Raises
+        ------
+        UserError : it is not there, or no model
+        """
+        read_model(resolve(name))
+        if name not in bundled():
+            qt.QSettings().setValue(_RECENT, "\n".join([name, *(each for each in _recent() if each != name)]
+                                                       [:_MOST_RECENT]))
+        self.fill_models(name)
+
+    def look(self, *_: object) -> None:
+        """Say how the chosen image is read, offer what suits it, and ask what it will take."""
+        ui = self._ui
+        node = ui.image.currentNode()
+        for control in (ui.hint, ui.open_sample):
+            control.setVisible(node is None)
+        ui.read_as.setText(_reading(node))
+        ui.region.setVisible(bool(ui.where_region.checked))
+        ui.all_frames.setVisible(node is not None and sequence_of(node) is not None)
+        ui.run.setEnabled(node is not None)
+        self._ui.estimate.setText("")
+        self._soon.start()
+
+    def orders(self) -> list[Order]:
+        """What the controls ask for.
+
+        Raises
+        ------
+        UserError : it cannot be done
+        """
+        ui = self._ui
+        options: dict[str, Any] = {"tta": bool(ui.mirror.checked), "certainty": bool(ui.certainty.checked),
+                                   "maskNode": ui.mask.currentNode()}
+        if ui.where_region.checked:
+            options["roiNode"] = ui.region.currentNode()
+            if options["roiNode"] is None:
+                raise UserError("No region is chosen; make one with the module Markups and choose it, or segment the "
+                                "whole image.")
+        elif ui.where_slice.checked:
+            options["sliceNode"] = red_slice()
+        image = ui.image.currentNode()
+        more = [node for node in ui.more_images.checkedNodes() if node is not image]
+        found: list[Order] = []
+        for node in (image, *more):
+            if node is not None and ui.all_frames.checked:
+                found += self._logic.orders(node, self.model_name, **options)
+            else:
+                found.append(self._logic.order(node, self.model_name, **options))
+        return found
+
+    def run(self, *_: object) -> None:
+        """Carry out what is asked for."""
+        if self.is_busy:
+            return
+        self._forget_question()
+        try:
+            self._waiting = self.orders()
+        except UserError as error:
+            self.show_idle(str(error))
+            return
+        self._show_busy("Preparing")
+        self._next()
+
+    def cancel(self, *_: object) -> None:
+        """Stop what runs and forget what waits."""
+        self._waiting.clear()
+        if self._run is not None:
+            self._ui.cancel.setEnabled(False)
+            self._ui.progress_line.setText("Stopping…")
+            self._run.cancel()
+
+    def estimate(self) -> None:
+        """Ask what the chosen work would take; not while the process that knows is busy."""
+        self._forget_question()
+        if self.is_busy or self._ui.image.currentNode() is None:
+            return
+        try:
+            order = self.orders()[0]
+        except UserError as error:
+            self._show_estimate(str(error), is_fine=False)
+            return
+        self._question = self._logic.estimate(order, Listener(finished=self._on_estimate,
+                                                              failed=lambda line, _: self._on_no_estimate(line)))
+        self._track(self._question)
+
+    def open_sample(self, *_: object) -> None:
+        """Show a small volume that comes along, so that there is something to try."""
+        self._ui.image.setCurrentNode(slicer.util.loadVolume(str(_SAMPLE)))
+
+    def show_idle(self, message: str = "", details: str = "") -> None:
+        """Nothing runs: the button segments; `message` says what came of the last run."""
+        ui = self._ui
+        self._details = details
+        ui.run.setVisible(True)
+        for control in (ui.cancel, ui.progress, ui.progress_line):
+            control.setVisible(False)
+        ui.message.setText(message)
+        ui.message.setVisible(bool(message))
+        ui.details.setVisible(bool(details))
+
+    def copy_details(self, *_: object) -> None:
+        """Put message, details and versions on the clipboard."""
+        qt.QApplication.clipboard().setText(words.bug_report(self._ui.message.text, self._details))
+
+    def close(self) -> None:
+        """Forget everything at once."""
+        self._waiting.clear()
+        self._soon.stop()
+        self._forget_question()
+        if self._run is not None:
+            self._run.cancel()
+
+    def _next(self) -> None:
+        order = self._waiting.pop(0)
+        run = self._run = self._logic.start(order, Listener(self._on_progress, self._on_finished, self._on_failed,
+                                                            lambda: self._over("Stopped.")))
+        self._track(run)
+
+    def _on_progress(self, update: Progress) -> None:
+        ui = self._ui
+        if update.total:
+            ui.progress.setRange(0, update.total)
+            ui.progress.setValue(update.done)
+        more = f"; {len(self._waiting)} more waiting" if self._waiting else ""
+        ui.progress_line.setText(words.progress_sentence(update) + more)
+
+    def _on_finished(self, outcome: Outcome) -> None:
+        n_waiting = len(self._waiting)
+        self._over(words.found(outcome.record))
+        self._on_result(outcome, n_waiting)
+
+    def _on_failed(self, sentence: str, details: str) -> None:
+        self._waiting.clear()
+        self._over(sentence, details)
+
+    def _over(self, message: str, details: str = "") -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.close()
+        if self._waiting:
+            self._next()
+        else:
+            self.show_idle(message, details)
+
+    def _show_busy(self, line: str) -> None:
+        ui = self._ui
+        ui.run.setVisible(False)
+        ui.progress.setRange(0, 0)
+        ui.cancel.setEnabled(True)
+        for control in (ui.cancel, ui.progress, ui.progress_line):
+            control.setVisible(True)
+        ui.progress_line.setText(line)
+        ui.message.setVisible(False)
+        ui.details.setVisible(False)
+
+    def _on_estimate(self, estimate: Any) -> None:
+        self._forget_question()
+        self._show_estimate(words.estimate_line(estimate), is_fine=estimate.fits)
+
+    def _on_no_estimate(self, line: str) -> None:
+        self._forget_question()
+        self._show_estimate(line, is_fine=False)
+
+    def _show_estimate(self, line: str, *, is_fine: bool) -> None:
+        self._ui.estimate.setText(line)
+        self._ui.estimate.setStyleSheet("" if is_fine else "color: #d9534f")
+
+    def _forget_question(self) -> None:
+        if self._question is not None:
+            self._question.close()
+            self._question = None
+
+    def _on_model(self, index: int) -> None:
+        if not 0 <= index < len(self._models):
+            return
+        model = _described(self._models[index])
+        self._ui.model_line.setText("" if model is None else words.model_line(model))
+        self._ui.model_card.setText("" if model is None else words.model_card(model))
+        if self._parameters is not None:
+            self._parameters.model = self._models[index]
+        self._soon.start()
+
+    def _on_activated(self, index: int) -> None:
+        """The last entry asks for a folder."""
+        if index != len(self._models):
+            return
+        chosen = self._parameters.model if self._parameters is not None else _FIRST
+        folder = qt.QFileDialog.getExistingDirectory(None, "A model package")
+        try:
+            self.choose_model(folder or chosen or _FIRST)
+        except UserError as error:
+            self.fill_models(chosen)
+            self.show_idle(str(error))
+
+    def _on_choice(self, *_: object) -> None:
+        if self._parameters is not None:
+            self._parameters.where = next(name for name in ("whole", "region", "slice")
+                                          if getattr(self._ui, f"where_{name}").checked)
+        self.look()
+
+
+def red_slice() -> Any:
+    """The red slice view.
+
+    Raises
+    ------
+    UserError : there is none
+    """
+    node = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode")
+    if node is None:
+        raise UserError("There is no red slice view to take the slice from; choose a layout with one, for example "
+                        "Four-Up.")
+    return node
+
+
+def _reading(node: Any) -> str:
+    if node is None:
+        return ""
+    try:
+        return words.read_as(read_volume(node).image)
+    except UserError as error:
+        return str(error)
+
+
+def _recent() -> list[str]:
+    return [name for name in str(qt.QSettings().value(_RECENT) or "").split("\n") if name]
+
+
+def _described(name: str) -> Any:
+    """A model's description; None where it cannot be read any more."""
+    try:
+        return read_model(resolve(name))
+    except UserError:
+        return None
+
