@@ -12,7 +12,20 @@ import typer
 
 import mambaseg
 from mambaseg._errors import Cancelled, DatasetProblems, UserError
-from mambaseg.cli import bench, demo, ensemble, estimate, evaluate, finetune, import_, models, plan, segment, train
+from mambaseg.cli import (
+    bench,
+    demo,
+    ensemble,
+    estimate,
+    evaluate,
+    export,
+    finetune,
+    import_,
+    models,
+    plan,
+    segment,
+    train,
+)
 from mambaseg.cli._console import say_error
 from mambaseg.cli._engine import stop_talking
 from mambaseg.words import NO_MEMORY
@@ -43,6 +56,7 @@ app.command()(finetune.finetune)
 app.command()(plan.plan)
 app.command()(evaluate.evaluate)
 app.command("import")(import_.import_)
+app.command()(export.export)
 app.command()(ensemble.ensemble)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")

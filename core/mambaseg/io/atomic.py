@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all, whatever happens in between."""
+"""Files and folders that appear whole or not at all, whatever happens in between."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from mambaseg._errors import UserError
 from mambaseg.io._guard import printable
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_folder", "atomic_path"]
 
 _PREFIX = ".mambaseg-"
 
@@ -56,6 +57,44 @@ def atomic_path(path: str | Path, n_bytes: int | None = None) -> Iterator[Path]:
         raise UserError(f"{name} cannot be written: {reason}{needed}. Make room or choose another place.") from error
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path`; when the block ends, it takes its place in one step.
+
+    Everything in it is brought to the disk before the rename. If the block raises, the temporary folder is removed. A
+    process that is killed leaves it behind; the next write of the same `path` removes it.
+
+    Parameters
+    ----------
+    path : folder to make; the folders above it are made where they are missing
+
+    Raises
+    ------
+    UserError : there is something already, or the folder cannot be written (no room, no permission)
+    """
+    target = Path(path).absolute()
+    try:
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise UserError(f"{printable(str(target))} exists already; choose a new folder, or remove it first.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(target)
+        temporary = target.with_name(f"{_stem(target)}{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            temporary.mkdir()
+            yield temporary
+            for made in temporary.rglob("*"):
+                (_sync_folder if made.is_dir() else _sync)(made)
+            if target.is_dir():
+                target.rmdir()  # empty
+            temporary.rename(target)
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{printable(str(target))} cannot be written: {error.strerror or error}. Make room or choose "
+                        "another place.") from error
+
+
 def _stem(target: Path) -> str:
     """Begin the temporary file's name: short, told by target and machine, hidden from listings."""
     name = hashlib.sha256(target.name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
@@ -75,7 +114,7 @@ def _remove_left_over(target: Path) -> None:
     for path in target.parent.glob(f"{stem}*"):
         process = path.name[len(stem) :].partition("-")[0]
         if process.isdigit() and not _is_alive(int(process)):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

@@ -12,7 +12,7 @@ from mambaseg._errors import ModelError
 from mambaseg.plan import Plan
 from mambaseg.plan.plan import FITS
 
-__all__ = ["KINDS", "OPTIONAL", "SCHEMA_VERSION", "check", "plan"]
+__all__ = ["KINDS", "OPTIONAL", "SCHEMA_VERSION", "check", "check_network", "plan"]
 
 SCHEMA_VERSION = 1
 KINDS = ("classes", "regions", "instances")
@@ -160,6 +160,14 @@ def check(values: Any, where: str) -> dict[str, Any]:
     lists = ("classes", "channels", "mirror_axes", "region_order")
     groups = {name: tuple(tuple(group) for group in values[name]) for name in ("regions", "keep_largest")}
     return {name: tuple(value) if name in lists else value for name, value in values.items()} | groups
+
+
+def check_network(network: Any, config: Any, where: str) -> None:
+    """Refuse the name of a network, or settings, that are wrong or absurd; see `check`."""
+    for name, value in (("network", network), ("network_config", config)):
+        is_right, expected = _ENTRIES[name]
+        if not is_right(value):
+            raise _wrong(where, name, value, expected)
 
 
 def plan(values: dict[str, Any], channels: tuple[str, ...], where: str) -> Plan:

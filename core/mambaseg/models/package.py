@@ -34,24 +34,25 @@ _FURTHER_WEIGHTS = "weights_[0-9]*.safetensors"
 _READY = ".ready"  # a complete new version inside an old package, about to take its place
 
 
-def make_test_input(model: Model, seed: int = 0) -> NDArray[np.float32]:
+def make_test_input(model: Model, seed: int = 0, sides: Sequence[int] | None = None) -> NDArray[np.float32]:
     """Smooth random blobs of about unit variance: an input that belongs to nobody.
 
     Parameters
     ----------
     model : gives the number of channels and the size
     seed : same seed, same values
+    sides : voxels per axis; None: the smallest size that shows every layer at work (two voxels at the bottom), or the
+        patch where a network takes nothing else
 
     Returns
     -------
     float32, (1, channel, *spatial); as the network sees prepared pictures; exact in float16, so that it can be stored
-    so. The smallest size that shows every layer at work (two voxels at the bottom), or the patch where a network takes
-    nothing else
+    so
     """
     from scipy.ndimage import gaussian_filter  # only here, and half a second to import
 
     rng = np.random.default_rng(seed)
-    sides = _test_sides(model)
+    sides = _test_sides(model) if sides is None else tuple(sides)
     values = np.empty((1, model.n_channels, *sides), np.float32)
     for channel in range(model.n_channels):
         field = gaussian_filter(rng.standard_normal(sides), sigma=[max(1.0, side / 24) for side in sides], mode="wrap")

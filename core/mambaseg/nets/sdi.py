@@ -85,7 +85,7 @@ class SDI(nn.Module):
 def _resize(level: Tensor, side: int) -> Tensor:
     """A square map at another size: averaged down, or interpolated up with its corner pixels on the corners."""
     if level.shape[-1] > side:
-        return functional.adaptive_avg_pool2d(level, side)
+        return functional.adaptive_avg_pool2d(level, (side, side))
     if level.shape[-1] < side:
         return functional.interpolate(level, size=(side, side), mode="bilinear", align_corners=True)
     return level

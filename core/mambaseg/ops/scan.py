@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mambaseg._errors import MissingPackageError, UserError
 from mambaseg.ops.scan_reference import reference_scan
+from mambaseg.ops.scan_script import script_scan
 from mambaseg.ops.scan_torch import torch_scan
 
 __all__ = ["BACKENDS", "available_backends", "choose_backend", "require_cpu_kernels", "selective_scan", "warm_up"]
@@ -155,6 +156,8 @@ def _nothing() -> None:
 
 def choose_backend(u: Tensor, last_needs_grad: bool = False) -> str:
     """The backend that "auto" takes for tensors like `u`, when the last state needs a gradient or not."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # public, but not listed
+        return "script"
     if u.device.type == "cpu" and u.dtype != torch.float64 and _has_numba():
         return "cpu"
     # mamba_ssm gives no gradient through the last state.
@@ -169,6 +172,8 @@ def _load(name: str, u: Tensor) -> _Scan:
         return reference_scan
     if name == "torch":
         return torch_scan
+    if name == "script":
+        return script_scan
     if name == "cpu":
         return _load_cpu(u)
     if name == "mamba_ssm":

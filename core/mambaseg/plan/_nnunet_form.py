@@ -11,6 +11,7 @@ import numpy as np
 from mambaseg._errors import ModelError
 from mambaseg.plan.network_size import Blocks, Topology, features_per_stage
 
+OWN_WORDS = "mambaseg"  # entry of a plans.json that we wrote: what nnU-Net has no words for, and ignores
 SCHEME_CLASSES = {
     "ct": "CTNormalization",
     "nonorm": "NoNormalization",

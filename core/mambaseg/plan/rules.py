@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mambaseg.plan._nnunet_form import Configuration, read_network, read_schemes, resolve, write_configuration
+from mambaseg.plan._nnunet_form import (
+    OWN_WORDS,
+    Configuration,
+    read_network,
+    read_schemes,
+    resolve,
+    write_configuration,
+)
 from mambaseg.plan.fingerprint import Fingerprint
 from mambaseg.plan.network_size import (
     Blocks,
@@ -361,7 +368,8 @@ def to_plan(plans: Mapping[str, Any], configuration: str) -> Plan:
     is_picture = ndim == 2 and plans["original_median_shape_after_transp"][0] == 1
     intensities = plans.get("foreground_intensity_properties_per_channel",
                             plans.get("foreground_intensity_properties_by_modality", {}))  # fmt: skip
-    return Plan(
+    channels = sorted(intensities, key=int) if any(intensities.values()) else ()
+    plan = Plan(
         ndim=ndim,
         patch_size=tuple(values["patch_size"]),
         batch_size=values["batch_size"],
@@ -369,7 +377,9 @@ def to_plan(plans: Mapping[str, Any], configuration: str) -> Plan:
         spacing=None if plans["image_reader_writer"] == "NaturalImage2DIO" else tuple(values["spacing"]),
         normalisation=read_schemes(values["normalization_schemes"]),
         use_mask_for_norm=tuple(values["use_mask_for_norm"]),
-        intensities=tuple(dict(intensities[key]) for key in sorted(intensities, key=int)),
+        intensities=tuple(dict(intensities[key]) for key in channels),
         batch_dice=values["batch_dice"],
         **read_network(values),
     )
+    own = plans.get(OWN_WORDS)
+    return Plan.from_json(plan.to_json() | own) if isinstance(own, dict) else plan

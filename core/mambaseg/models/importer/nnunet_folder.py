@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mambaseg._errors import ModelError
+from mambaseg.models import _schema
 from mambaseg.models.importer.checkpoint import Checkpoint, read_checkpoint
+from mambaseg.models.importer.recognise import Recognised
+from mambaseg.nets.for_nnunet import CLASS_NAME
 from mambaseg.plan import Plan
 from mambaseg.plan._nnunet_form import resolve
 from mambaseg.plan.rules import to_plan
 
-__all__ = ["Targets", "architecture", "channel_names", "nnunet_plan", "read_folder", "targets"]
+__all__ = ["Targets", "architecture", "channel_names", "exported_network", "nnunet_plan", "read_folder", "targets"]
 
 _MAX_JSON_BYTES = 64 * 2**20
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -115,11 +119,28 @@ def nnunet_plan(checkpoint: Checkpoint) -> Plan | None:
 
 def architecture(checkpoint: Checkpoint) -> dict[str, Any]:
     """Arguments of the network's class in the plan that a checkpoint came with; empty where it names none."""
-    if not checkpoint.plans:
-        return {}
-    found = resolve(checkpoint.plans, checkpoint.configuration).get("architecture")
-    arguments = found.get("arch_kwargs") if isinstance(found, Mapping) else None
+    arguments = _planned_network(checkpoint).get("arch_kwargs")
     return dict(arguments) if isinstance(arguments, Mapping) else {}
+
+
+def exported_network(checkpoint: Checkpoint) -> Recognised | None:
+    """The network of a model that mambaseg exported, None of others.
+
+    Raises
+    ------
+    ModelError : its settings are out of bounds
+    """
+    if _planned_network(checkpoint).get("network_class_name") != CLASS_NAME:
+        return None
+    arguments = architecture(checkpoint)
+    _schema.check_network(arguments.get("network"), arguments.get("network_config"), "plans.json")
+    return Recognised(arguments["network"], arguments["network_config"], is_told=True)
+
+
+def _planned_network(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The entry for the network in the plan that a checkpoint came with; empty where there is none."""
+    found = resolve(checkpoint.plans, checkpoint.configuration).get("architecture") if checkpoint.plans else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def channel_names(dataset: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:
@@ -160,15 +181,15 @@ def _classes(labels: Mapping[str, Any]) -> Targets:
     """Classes that exclude each other; interior and boundary become objects, as in the U-Mamba authors' cell model."""
     names = tuple(sorted(labels, key=lambda name: _as_int(labels[name])))
     if len(names) == 3 and "interior" in names[1].lower() and "bound" in names[2].lower():
-        return Targets("instances", ("background", "cell"),
+        return Targets("instances", ("background", re.sub(r"(?i)\W*interior\W*", "", names[1]) or "cell"),
                        ("The classes interior and boundary are decoded to one number for each object.",))
     return Targets("classes", names)
 
 
 def _regions(dataset: Mapping[str, Any], labels: Mapping[str, Any]) -> Targets:
     """Classes that may nest, one output each, painted in the order that the data set gives."""
-    regions = {name: tuple(value) if isinstance(value, list | tuple) else (value,) for name, value in labels.items()
-               if value not in (0, [0], (0,))}
+    regions = {name: tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else (value,)
+               for name, value in labels.items() if value not in (0, [0], (0,))}
     order = dataset.get("regions_class_order")
     return Targets("regions", ("background", *regions), regions=tuple(regions.values()),
                    region_order=tuple(order) if isinstance(order, list | tuple) else ())

@@ -32,11 +32,13 @@ class Recognised:
     network : name in `mambaseg.nets.NETWORKS`
     config : keyword arguments of `mambaseg.nets.build`; plain JSON values; the network gives logits
     notes : sentences for people on what could not be read from the weights and was assumed
+    is_told : the folder says the configuration, as one that mambaseg exported does, and the plan goes with it
     """
 
     network: str
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
+    is_told: bool = False
 
     @property
     def n_classes(self) -> int:

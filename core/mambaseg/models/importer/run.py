@@ -22,6 +22,7 @@ from mambaseg.models.importer.nnunet_folder import (
     Targets,
     architecture,
     channel_names,
+    exported_network,
     nnunet_plan,
     read_folder,
     targets,
@@ -72,7 +73,8 @@ def import_checkpoint(path: Path | str, output: Path | str, *, name: str | None 
     for checkpoint in checkpoints:
         with _naming(checkpoint.path):
             weights = _official(checkpoint.weights)
-            found.append(_recognise(weights, planned, patch, strides, deep_supervision))
+            found.append(exported_network(checkpoint)
+                         or _recognise(weights, planned, patch, strides, deep_supervision))
             if found[-1] != found[0]:
                 raise ModelError(f"it holds another network than {first.path}; folds of one training have the same. "
                                  "Import them one by one.")
@@ -127,7 +129,7 @@ def _checked(found: Recognised, weights: dict[str, Tensor]) -> dict[str, Tensor]
         with torch.device("meta"):
             skeleton = nets.build(found.network, **found.config)
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
-        raise ModelError(f"it looks like {_TITLES[found.network]}, but its sizes contradict each other "
+        raise ModelError(f"it looks like {_title(found)}, but its sizes contradict each other "
                          f"({str(error).splitlines()[0]}); get a fresh copy.") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a network without memory takes no values is what is wanted
@@ -140,6 +142,8 @@ def _plan(found: Recognised, planned: Plan | None, patch: Sequence[int] | None) 
     """The plan that came along, with the sizes of the weights; else the recipe of the network's paper."""
     if planned is None:
         return recipe(found, patch)
+    if found.is_told:
+        return planned
     if "features_per_stage" in found.config:
         return sized(planned, found)
     own = recipe(found, patch if patch is not None else planned.patch_size)
@@ -150,7 +154,7 @@ def _plan(found: Recognised, planned: Plan | None, patch: Sequence[int] | None) 
 def _describe(checkpoint: Checkpoint, found: Recognised, plan: Plan, classes: Sequence[str] | None) -> Model:
     """The model's card; name, files and folds come later."""
     meaning = _targets(checkpoint, found, classes)
-    title = _TITLES[found.network]
+    title = _title(found)
     data = str(checkpoint.plans.get("dataset_name", ""))[:200]
     training: dict[str, Any] = {"imported": title, "notes": [*found.notes, *meaning.notes]}
     if data:
@@ -161,10 +165,16 @@ def _describe(checkpoint: Checkpoint, found: Recognised, plan: Plan, classes: Se
         name="imported", title="", description=f"{title}, imported from {checkpoint.path.name}"
         + (f"; trained on {data}." if data else "."),
         network=found.network, network_config=found.config, plan=plan, classes=meaning.classes,
-        channels=channel_names(checkpoint.dataset, len(plan.normalisation)), kind=meaning.kind, licence="not stated",
+        channels=channel_names(checkpoint.dataset, len(plan.normalisation)), kind=meaning.kind,
+        licence=str(checkpoint.dataset.get("licence") or "not stated")[:200],
         regions=meaning.regions, region_order=meaning.region_order,
         decoder={} if meaning.kind == "instances" else None, training=training,
         mirror_axes=tuple(axis for axis in checkpoint.mirror_axes if axis < plan.ndim))
+
+
+def _title(found: Recognised) -> str:
+    """The network's name for people."""
+    return _TITLES.get(found.network, found.network)
 
 
 def _targets(checkpoint: Checkpoint, found: Recognised, classes: Sequence[str] | None) -> Targets:
