@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import tempfile
 import types
@@ -127,6 +128,7 @@ class NodeComboBox(pythonqt(QtWidgets.QComboBox)):
     """Choices are the nodes of the real scene; it follows what is added, removed and closed."""
 
     currentNodeChanged = QtCore.Signal(object)
+    nodeTypes, noneEnabled = _property("nodeTypes"), _property("noneEnabled")
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -203,11 +205,12 @@ WIDGETS = {"qMRMLWidget": MrmlWidget, "qMRMLNodeComboBox": NodeComboBox, "qMRMLC
 
 def _make_qt():
     qt = types.ModuleType("qt")
+    habitual = (QtWidgets.QWidget, QtCore.QTimer, QtGui.QShortcut)
     for module in (QtCore, QtGui, QtWidgets):
         for name in dir(module):
             value = getattr(module, name)
-            is_wanted = isinstance(value, type) and issubclass(value, (QtWidgets.QWidget, QtCore.QTimer))
-            setattr(qt, name, pythonqt(value) if is_wanted else value)
+            is_known = isinstance(value, type) and issubclass(value, habitual)
+            setattr(qt, name, pythonqt(value) if is_known else value)
     qt.QApplication = QtWidgets.QApplication
     qt.QFileDialog = types.SimpleNamespace(getExistingDirectory=lambda *_: "")
     qt.QUiLoader = QUiLoader
@@ -232,6 +235,14 @@ class App:
 
     def mrmlScene(self):
         return slicer.mrmlScene
+
+    def moduleManager(self):
+        return types.SimpleNamespace(connect=lambda *_: True, disconnect=lambda *_: True)
+
+    def userSettings(self):
+        return QtCore.QSettings()
+
+    settings = revisionUserSettings = userSettings
 
 
 def _load_volume(filename, properties={}):  # noqa: B006 - as Slicer has it
@@ -360,6 +371,15 @@ def _imitate_python_files():
         sys.modules[each.__name__] = each
 
 
+def _use_python_files(folder):
+    """Slicer's own; they look at the classes of many widgets, of which ours are some."""
+    text = (folder / "parameterNodeWrapper" / "guiConnectors.py").read_text(encoding="utf-8")
+    for module, name in re.findall(r"\b(ctk|slicer)\.((?:ctk|qMRML)\w+)", text):
+        known = WIDGETS.get(name) or type(name, (QtWidgets.QWidget,), {})
+        setattr(sys.modules[module], name, known)
+    slicer.__path__.append(str(folder))
+
+
 def install():
     """Make `import slicer, qt` good enough for the module; once a process."""
     if hasattr(slicer, "app"):
@@ -373,14 +393,14 @@ def install():
     slicer.app = App()
     slicer.modules = types.SimpleNamespace()
     for name, kind in (("segmentations", slicer.vtkSlicerSegmentationsModuleLogic),
-                       ("sequences", slicer.vtkSlicerSequencesLogic)):
+                       ("sequences", slicer.vtkSlicerSequencesLogic), ("volumes", slicer.vtkSlicerVolumesLogic)):
         logic = kind()
         logic.SetMRMLScene(slicer.mrmlScene)
         setattr(slicer.modules, name, types.SimpleNamespace(logic=functools.partial(_same, logic)))
     slicer.util.loadVolume = _load_volume
     base = os.environ.get("SLICER_BASE_PYTHON")
     if base:
-        slicer.__path__.append(str(Path(base) / "slicer"))
+        _use_python_files(Path(base) / "slicer")
     else:
         _imitate_python_files()
 

@@ -155,6 +155,11 @@ def test_what_cannot_be_gone_on_with_is_a_sentence(result, scene):
     node.SetAttribute("MambaSeg.project", "/nowhere")
     with pytest.raises(UserError, match="There is no annotation project in /nowhere"):
         Correcting.resume(node)
+    node.SetAttribute("MambaSeg.project", str(correcting.project.folder))
+    Correcting.resume(node).close()
+    slicer.util.arrayFromVolume(volume)[0, 0, 0] += 1
+    with pytest.raises(UserError, match=r"^The voxels of CT are not those that .* was made from"):
+        Correcting.resume(node)
     scene.RemoveNode(volume)
     with pytest.raises(UserError, match=r"The volume that .* belongs to is not in the scene any more"):
         Correcting.resume(node)

@@ -280,3 +280,35 @@ def test_no_torch_in_slicers_own_process(root):
     done = subprocess.run([sys.executable, "-c", code], cwd=root / "tests", capture_output=True, text=True, timeout=120,
                           check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+# --- the module's own test, which is meant for a real Slicer ---
+
+
+def test_self_test_finds_nothing_to_complain_of(scene, logic, models):
+    from MambaSegLib._self_test import run_self_test
+
+    assert run_self_test(scene, models(), logic).GetScene() is scene
+
+
+def test_self_test_notices_what_is_wrong(scene, logic, models, monkeypatch):
+    from MambaSegLib._self_test import run_self_test
+
+    monkeypatch.setattr("MambaSegLib._corrections.Correcting.record", lambda self: False)
+    with pytest.raises(RuntimeError, match="what was drawn was not noticed"):
+        run_self_test(scene, models(), logic)
+
+
+@pytest.mark.slow
+def test_self_test_file_runs_as_it_is(scene, root):
+    import importlib.util
+    import unittest
+
+    path = root / "slicer_extension/MambaSeg/Testing/Python/MambaSegSelfTest.py"
+    spec = importlib.util.spec_from_file_location("MambaSegSelfTest", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    done = unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromModule(module))
+    assert done.testsRun == 2
+    assert done.wasSuccessful()
+    assert not done.skipped

@@ -41,7 +41,7 @@ class Window:
 
     def segment(self):
         self.ui.run.click()
-        self.wait(lambda: not self.panel.segment.is_busy)
+        self.settle()
         return self.panel.correct.correcting
 
 
@@ -70,13 +70,14 @@ def test_same_cards_in_the_same_order_and_every_control_has_its_name(window):
     assert ui.setup_card.isHidden()
 
 
-def test_segment_from_the_sample_to_the_result(window, models):
+def test_segment_from_the_sample_to_the_result(window, models, volume):
     ui = window.ui
     assert not ui.open_sample.isHidden()
     ui.open_sample.click()
     assert ui.open_sample.isHidden()
     assert ui.read_as.text == "3-D, 1 channel, 1.00 x 1.00 x 2.00 mm/voxel"
-    window.panel.segment.choose_model(models())
+    window.choose(volume(), models())
+    ui.estimate.setText("")
     window.wait(lambda: ui.estimate.text)
     assert ui.estimate.text.startswith("Will take about ")
     ui.run.click()
@@ -116,6 +117,25 @@ def test_several_volumes_in_one_go(window, models, volume):
     window.segment()
     found = [slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode") for index in range(2)]
     assert [node.GetNodeReference("MambaSeg.volume").GetName() for node in found] == ["first", "second"]
+
+
+def test_every_time_point_becomes_a_sequence(window, models, volume, scene):
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Heart")
+    for index in range(2):
+        frame = volume(np.random.default_rng(index).normal(100, 30, (16, 16, 16)).astype(np.int16))
+        sequence.SetDataNodeAtValue(frame, str(index))
+        scene.RemoveNode(frame)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    browser.AddSynchronizedSequenceNode(sequence)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    window.choose(browser.GetProxyNode(sequence), models())
+    assert not window.ui.all_frames.isHidden()
+    window.segment()
+    sequences = [scene.GetNthNodeByClass(index, "vtkMRMLSequenceNode") for index in range(2)]
+    assert [each.GetNumberOfDataNodes() for each in sequences] == [2, 2]
+    assert sequences[1].GetNthDataNode(1).IsA("vtkMRMLSegmentationNode")
+    window.ui.all_frames.setChecked(False)
+    assert window.segment().node.IsA("vtkMRMLSegmentationNode")
 
 
 @pytest.mark.parametrize("close_scene", [False, True])
@@ -207,9 +227,9 @@ def test_learn_keep_and_go_back(window, models, volume):
     assert ui.keep.isHidden()
     ui.learn.click()
     assert ui.learn.isHidden()
-    ui.learn_cancel.click()
+    ui.learn_stop.click()
     window.wait(lambda: not window.panel.learn.is_busy)
-    assert ui.learned.text == "Stopped; the model is as it was."
+    assert ui.learned.text == "Stopped before anything was learned."
     before = window.panel.segment.model_name
     ui.learn.click()
     window.wait(lambda: not window.panel.learn.is_busy)

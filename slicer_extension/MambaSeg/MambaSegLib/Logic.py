@@ -60,6 +60,7 @@ class Order:
     options : further keyword arguments of `mambaseg.segment`: tta, device, precision
     focus : voxel (k, j, i) that the user looks at; windows near it come first
     wants_doubt : also show how sure the model is
+    is_frame : the volume is one of a sequence
     """
 
     source: Source
@@ -70,6 +71,7 @@ class Order:
     options: dict[str, Any] = field(default_factory=dict)
     focus: tuple[float, ...] | None = None
     wants_doubt: bool = False
+    is_frame: bool = False
 
     def write_request(self, folder: Path, check: ProgressCallback) -> dict[str, Any]:
         """Copy what is needed to where the child reads it; what to ask of the child."""
@@ -175,7 +177,8 @@ class MambaSegLogic:
         elif sliceNode is not None:
             box = slice_box(source, sliceNode)
         mask = None if maskNode is None else mask_of(source, maskNode)
-        return Order(source, described, model, box, mask, {"tta": tta, "device": device}, None, certainty)
+        return Order(source, described, model, box, mask, {"tta": tta, "device": device}, None, certainty,
+                     frame is not None)
 
     def start(self, order: Order, listener: Listener) -> Run:
         """Begin to segment; `Listener.finished` gets an `Outcome`. Call `Run.poll` from a timer, then `Run.close`."""

@@ -40,6 +40,9 @@ class Panel:
         self.learn = LearnCard(ui, self.logic, self.track, self._on_model)
         self.correct = CorrectCard(ui, self.logic, self.track, self._wake, self._on_corrections)
 
+        self._shortcuts = [_shortcut(ui.MambaSeg, keys, button) for keys, button in (
+            ("Ctrl+Return", ui.run), ("Ctrl+L", ui.learn), ("U", ui.unsure), ("C", ui.confirm))]
+
     def open(self) -> None:
         """Follow the current scene."""
         if self._parameters is not None:
@@ -94,3 +97,11 @@ class Panel:
 
     def _on_model(self, name: str) -> None:
         self.segment.choose_model(name)
+
+
+def _shortcut(parent: Any, keys: str, button: Any) -> Any:
+    """Keys that press a button, as long as the panel is shown."""
+    shortcut = qt.QShortcut(parent)
+    shortcut.setKey(qt.QKeySequence(keys))
+    shortcut.connect("activated()", button.click)
+    return shortcut

@@ -58,6 +58,17 @@ class Source:
         return self.image.grid.shape
 
     @property
+    def turned(self) -> Source:
+        """The same voxels in the same places, the slices counted from the other end."""
+        turn = np.diag([1.0, 1.0, -1.0, 1.0])
+        turn[2, 3] = self.shape[0] - 1
+        image = self.image
+        data = np.flip(image.data, image.axes.index("Z"))
+        grid = _grid(self.shape, self.ijk_to_world @ turn)
+        other = Image(data, image.axes, grid, image.channel_names, image.is_rgb, image.source, image.metadata)
+        return Source(other, self.ijk_to_ras @ turn, self.ijk_to_world @ turn, self.node)
+
+    @property
     def is_gone(self) -> bool:
         """Whether the volume was removed from the scene, or the scene was closed."""
         return self.node.GetScene() is None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import slicer
@@ -19,6 +21,8 @@ from MambaSegLib.Logic import MambaSegLogic, Outcome
 __all__ = ["CorrectCard"]
 
 _WAITS = "Segment something first."
+_OPENS = "Getting ready to keep corrections…"
+_YIELD_S = 0.002
 _SETTLE_S = 0.4  # strokes come in bursts; they are kept once the hand rests, or at once when anything is asked
 _N_UNDO = 10
 _EVENTS = ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
@@ -44,6 +48,9 @@ class CorrectCard:
         self._parameters: Any = None
         self._observed: list[tuple[Any, int]] = []
         self._changed_at_s: float | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mambaseg")  # the journal of a large volume is slow
+        self._pending: tuple[Future[Any], Callable[[Any], None]] | None = None
+        self._opening: Correcting | None = None
         self._adapting: Adapting | None = None
         self._adapt_run: Run | None = None
         self._doubts: list[Any] = []
@@ -57,7 +64,7 @@ class CorrectCard:
     @property
     def is_waiting(self) -> bool:
         """Whether strokes wait to be kept."""
-        return self._changed_at_s is not None
+        return self._changed_at_s is not None or self._pending is not None
 
     def set_parameters(self, parameters: Any) -> None:
         """Follow another scene: go on with the result that was corrected in it."""
@@ -74,43 +81,43 @@ class CorrectCard:
     def begin(self, outcome: Outcome) -> None:
         """Take a fresh result as what will be corrected."""
         self.forget()
-        order = outcome.order
         try:
-            correcting, shown = Correcting.begin(outcome.node, order.source, order.model_name, outcome.labels,
-                                                 outcome.identity, keep_locked=bool(self._ui.locked.checked))
+            opening = Correcting.open(outcome.node, outcome.order.source, outcome.order.model_name, outcome.identity)
         except UserError as error:
             self.wait_for(str(error))
             return
-        if (shown != outcome.labels).any():  # corrections of an earlier result of this volume
-            relabel(outcome.node, order.source, shown, order.model)
-        self._doubts = list(outcome.doubts)
-        if self._parameters is not None:
-            self._parameters.result = outcome.node
-        self._ui.found.setText(f"{words.found(outcome.record)}. Draw with the tools below; every stroke is kept.")
-        self._use(correcting)
+        self._opening = opening
+        self.wait_for(_OPENS)
+        show = functools.partial(opening.image.show_prediction, keep_locked=bool(self._ui.locked.checked))
+        self._do(functools.partial(show, outcome.labels), functools.partial(self._begun, outcome, opening))
 
     def tick(self) -> None:
-        """Keep what was drawn, once the hand rests."""
-        if self._changed_at_s is not None and time.monotonic() - self._changed_at_s > _SETTLE_S:
-            self.keep_now()
+        """Keep what was drawn, once the hand rests; what takes time is done in a thread."""
+        if self._pending is not None:
+            future, then = self._pending
+            if wait([future], _YIELD_S).done:  # waiting a little lets the thread run at all, see `Run.poll`
+                self._pending = None
+                self._deliver(future, then)
+        elif self._changed_at_s is not None and time.monotonic() - self._changed_at_s > _SETTLE_S:
+            self._changed_at_s = None
+            if self.correcting is not None and self.correcting.node.GetScene() is not None:
+                self._do(functools.partial(self.correcting.image.record, self.correcting.labels(), "segment editor"),
+                         self._kept)
 
     def keep_now(self) -> None:
-        """Put what was drawn on the disk; also before anything is asked of it."""
+        """Put what was drawn on the disk, and wait for it; before anything is asked of it."""
+        self._finish()
         self._changed_at_s = None
         if self.correcting is None or self.correcting.node.GetScene() is None:
             return
         try:
-            has_changed = self.correcting.record()
+            self._kept(self.correcting.record())
         except UserError as error:
             self._ui.saved.setText(str(error))
-            return
-        if has_changed:
-            self._show_state()
-            self._on_change()
-            self._adapt()
 
     def confirm(self, *_: object) -> None:
         """Take what is in view, or in the chosen region, as right."""
+        self._finish()
         correcting = self.correcting
         if correcting is None:
             return
@@ -134,12 +141,17 @@ class CorrectCard:
         centre = self._doubts[self._at].centre
         ras = (self.correcting.source.ijk_to_world @ [*centre[::-1], 1])[:3]
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras)
+        self._ui.unsure.setText("Next")
         self._ui.unsure_at.setText(f"{self._at + 1} of {len(self._doubts)}")
 
     def forget(self) -> None:
         """Let go of the result; what was drawn is kept first."""
+        self._finish()
         if self.is_waiting:
             self.keep_now()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.close()
         for observed, tag in self._observed:
             observed.RemoveObserver(tag)
         self._observed.clear()
@@ -168,6 +180,50 @@ class CorrectCard:
             editor.setSegmentationNode(correcting.node)
             editor.setSourceVolumeNode(correcting.source.node)
 
+    def _do(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Work in a thread, and what to do with what it gives."""
+        self._pending = (self._thread.submit(work), then)
+        self._wake()
+
+    def _deliver(self, future: Future[Any], then: Callable[[Any], None]) -> None:
+        try:
+            value = future.result()
+        except UserError as error:
+            self._ui.saved.setText(str(error))
+            if self._opening is not None:
+                self.wait_for(str(error))
+        else:
+            then(value)
+
+    def _finish(self) -> None:
+        """Wait for what the thread does."""
+        if self._pending is not None:
+            (future, then), self._pending = self._pending, None
+            wait([future])
+            self._deliver(future, then)
+
+    def _begun(self, outcome: Outcome, opening: Correcting, shown: Any) -> None:
+        """The journal knows the result."""
+        self._opening = None
+        if outcome.node.GetScene() is None:
+            opening.close()
+            self.wait_for(_WAITS)
+            return
+        if (shown != outcome.labels).any():  # corrections of an earlier result of this volume
+            relabel(outcome.node, opening.source, shown, opening.model)
+        self._doubts = list(outcome.doubts)
+        if self._parameters is not None:
+            self._parameters.result = outcome.node
+        self._ui.found.setText(f"{words.found(outcome.record)}. Draw with the tools below; every stroke is kept.")
+        self._use(opening)
+
+    def _kept(self, stroke: Any) -> None:
+        """What was drawn is on the disk; nothing, where nothing had changed."""
+        self._show_state()
+        if stroke:
+            self._on_change()
+            self._adapt()
+
     def _use(self, correcting: Correcting) -> None:
         self.correcting = correcting
         self._adapting = Adapting(self._logic, correcting)
@@ -176,6 +232,7 @@ class CorrectCard:
                           for event in _EVENTS]
         self.wait_for("")
         self.start_editor()
+        self._ui.unsure.setText("Show me where it is unsure")
         self._ui.unsure_at.setText("")
         self._show_state()
         self._touch()  # what was drawn before this program looked
@@ -190,7 +247,7 @@ class CorrectCard:
         if self.correcting is None:
             return
         counts = self.correcting.image.counts()
-        self._ui.counts.setText(f"{counts.n_corrected} corrected, {counts.n_confirmed} confirmed")
+        self._ui.counts.setText(f"{counts.n_corrected:,} corrected, {counts.n_confirmed:,} confirmed")
         self._ui.saved.setText(" ".join(line for line in ("Saved.", counts.notice, self.correcting.notice) if line))
 
     def _adapt(self) -> None:

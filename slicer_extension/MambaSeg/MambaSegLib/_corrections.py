@@ -19,11 +19,14 @@ from MambaSegLib._segments import LABEL, MODEL, NUMBERS, number_of, volume_of
 __all__ = ["PROJECT", "Correcting", "merge"]
 
 PROJECT = "MambaSeg.project"  # attribute of a result: folder of the journal with its corrections
+IDENTITY = "MambaSeg.identity"  # attribute of a result: checksum of the volume's voxels
 
 _TOO_MANY = ("{name} has too many objects for a segment each, so they cannot be corrected one by one; segment a region "
              "of the volume to do that.")
 _NO_VOLUME = ("The volume that {name} belongs to is not in the scene any more; load it again and press Segment to go "
               "on correcting.")
+_OTHER_VOLUME = ("The voxels of {volume} are not those that {name} was made from; load the volume as it was then, or "
+                 "press Segment to begin anew.")
 
 
 class Correcting:
@@ -48,11 +51,25 @@ class Correcting:
         self.notice = ""
         self._overlapping = np.zeros(0, np.intp)
         node.SetAttribute(PROJECT, str(project.folder))
+        node.SetAttribute(IDENTITY, identity.checksum)
+
+    @classmethod
+    def open(cls, node: Any, source: Source, model_name: str, identity: ImageIdentity | None = None) -> Correcting:
+        """The journal of a fresh result; hand the result to `image.show_prediction` next, as `begin` does.
+
+        Raises
+        ------
+        UserError : too many objects, or the journal cannot be opened
+        """
+        if node.GetNodeReference(NUMBERS) is not None:
+            raise UserError(_TOO_MANY.format(name=node.GetName()))
+        identity = identify(source.image) if identity is None else identity
+        return cls(node, source, model_name, Project.open_or_create(default_folder(identity), source.name), identity)
 
     @classmethod
     def begin(cls, node: Any, source: Source, model_name: str, labels: NDArray[Any],
               identity: ImageIdentity | None = None, *, keep_locked: bool = True) -> tuple[Correcting, NDArray[Any]]:
-        """Take a fresh result as what corrections will refer to.
+        """Take a fresh result as what corrections will refer to; takes seconds of a large volume.
 
         Parameters
         ----------
@@ -68,11 +85,7 @@ class Correcting:
         ------
         UserError : too many objects, or the journal cannot be written
         """
-        if node.GetNodeReference(NUMBERS) is not None:
-            raise UserError(_TOO_MANY.format(name=node.GetName()))
-        identity = identify(source.image) if identity is None else identity
-        correcting = cls(node, source, model_name, Project.open_or_create(default_folder(identity), source.name),
-                         identity)
+        correcting = cls.open(node, source, model_name, identity)
         return correcting, correcting.image.show_prediction(labels, keep_locked=keep_locked)
 
     @classmethod
@@ -88,17 +101,24 @@ class Correcting:
             raise UserError(_NO_VOLUME.format(name=node.GetName()))
         if not folder:
             raise UserError(f"{node.GetName()} was not made by MambaSeg; press Segment, then correct what it finds.")
-        source = read_volume(volume)
-        return cls(node, source, node.GetAttribute(MODEL), Project.open(folder), identify(source.image))
+        project, known = Project.open(folder), node.GetAttribute(IDENTITY)
+        as_loaded = read_volume(volume)
+        # Slicer turns the slices of a left-handed volume round when it loads the file that it saved
+        for source in (as_loaded, as_loaded.turned):
+            identity = identify(source.image)
+            if identity.checksum == known:
+                return cls(node, source, node.GetAttribute(MODEL), project, identity)
+        project.close()
+        raise UserError(_OTHER_VOLUME.format(name=node.GetName(), volume=as_loaded.name))
 
-    def labels(self) -> NDArray[np.int32]:
+    def labels(self) -> NDArray[Any]:
         """The segments as they are now, one label a voxel, (k, j, i).
 
         Where segments overlap, the one that was drawn over the other counts.
         """
         found = [self._values(ids, labels) for ids, labels in layers(self.node, self.source)]
         if len(found) < 2:
-            return found[0] if found else np.zeros(self.source.shape, np.int32)
+            return found[0] if found else np.zeros(self.source.shape, np.uint8)
         merged, self._overlapping = merge(found, self.image.labels(), self._overlapping)
         return merged
 
@@ -123,14 +143,14 @@ class Correcting:
         """Close the journal; every stroke was on the disk before."""
         self.project.close()
 
-    def _values(self, ids: list[str], labels: NDArray[Any]) -> NDArray[np.int32]:
-        """Class or object numbers, of Slicer's own numbers for segments."""
+    def _values(self, ids: list[str], labels: NDArray[Any]) -> NDArray[Any]:
+        """Class or object numbers, of Slicer's own numbers for segments; in a small type, since volumes are large."""
         table = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
         for each in ids:
             segment = self.node.GetSegmentation().GetSegment(each)
             if segment.GetLabelValue() < len(table):
                 table[segment.GetLabelValue()] = self._number(segment)
-        return table[labels]
+        return table.astype(np.uint8 if table.max() < 2**8 else np.int32)[labels]
 
     def _number(self, segment: Any) -> int:
         """Class or object that a segment stands for; of a new one the next free number, or the class of its name."""

@@ -38,7 +38,7 @@ class LearnCard:
         self._run: Run | None = None
         self.options: dict[str, Any] = {"minutes": MINUTES}
         ui.learn.connect("clicked(bool)", self.learn)
-        ui.learn_cancel.connect("clicked(bool)", self.cancel)
+        ui.learn_stop.connect("clicked(bool)", self.stop)
         ui.keep.connect("clicked(bool)", self.keep)
         ui.discard.connect("clicked(bool)", self.discard)
         ui.learn_time.setText(f"about {words.duration(60 * MINUTES)}")
@@ -56,7 +56,7 @@ class LearnCard:
             self._correcting = correcting
             self._learning = None if correcting is None else Learning(self._logic, correcting)
             self._show("")
-        is_ready = correcting is not None and not correcting.image.corrections().is_empty
+        is_ready = correcting is not None and any(True for _ in correcting.image.view.blocks_touched())
         waits = "" if is_ready or self.is_busy or self._lesson is not None else _WAITS
         self._ui.learn_waits.setText(waits)
         self._ui.learn_waits.setVisible(bool(waits))
@@ -68,20 +68,10 @@ class LearnCard:
         if self._learning is None or self.is_busy:
             return
         self._lesson = None
-        try:
-            self._run = self._learning.start(
-                Listener(self._on_progress, self._on_finished, lambda sentence, _: self._over(sentence),
-                         lambda: self._over("Stopped; the model is as it was.")), **self.options)
-        except UserError as error:
-            self._show(str(error))
-            return
-        self._track(self._run)
-        self._show("")
-        self._ui.learn_progress.setRange(0, 0)
-        self._ui.learn_line.setText("Preparing")
+        self._begin(is_end=False)
 
-    def cancel(self, *_: object) -> None:
-        """Stop; the model stays as it was."""
+    def stop(self, *_: object) -> None:
+        """Learn no longer; the best so far is judged."""
         if self._run is not None:
             self._ui.learn_line.setText("Stopping…")
             self._run.cancel()
@@ -102,6 +92,24 @@ class LearnCard:
         if self._run is not None:
             self._run.close()
         self._run = self._lesson = None
+
+    def _begin(self, *, is_end: bool) -> None:
+        try:
+            self._run = self._learning.start(
+                Listener(self._on_progress, self._on_finished, lambda sentence, _: self._over(sentence),
+                         lambda: self._on_stopped(has_judged=is_end)), is_end=is_end, **self.options)
+        except UserError as error:
+            self._show(str(error))
+            return
+        self._track(self._run)
+        self._show("")
+        self._ui.learn_progress.setRange(0, 0)
+        self._ui.learn_line.setText("Judging" if is_end else "Preparing")
+
+    def _on_stopped(self, *, has_judged: bool) -> None:
+        self._over("Stopped before anything was learned.")
+        if not has_judged and self._learning is not None and self._learning.is_stopped_half_way:
+            self._begin(is_end=True)
 
     def _decide(self, model_name: str, line: str) -> None:
         self._lesson = None
@@ -132,7 +140,7 @@ class LearnCard:
     def _show(self, line: str) -> None:
         ui = self._ui
         ui.learn.setVisible(not self.is_busy)
-        for control in (ui.learn_cancel, ui.learn_progress, ui.learn_line):
+        for control in (ui.learn_stop, ui.learn_progress, ui.learn_line):
             control.setVisible(self.is_busy)
         for control in (ui.keep, ui.discard):
             control.setVisible(self._lesson is not None)

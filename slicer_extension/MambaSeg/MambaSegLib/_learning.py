@@ -22,7 +22,9 @@ from MambaSegLib.Logic import MambaSegLogic
 
 __all__ = ["Adapting", "Learning", "Lesson"]
 
-_NOTHING = "Nothing is corrected or confirmed yet; draw in the result, or press “This slice is right”, then learn."
+_NOTHING = "Nothing is corrected or confirmed yet; draw in the result or press “This region is right”, then learn."
+_WORK = "learning"  # folder of the project with the state of an unfinished lesson
+_AT_ONCE_MINUTES = 1e-4  # a lesson that is taken up again sees that its time is up, and judges
 _MOST_VOXELS = 2**22  # larger volumes are adapted around the stroke only
 _REACH = 2  # of the network's patch, around the stroke
 
@@ -32,12 +34,14 @@ class Lesson:
 
     Parameters
     ----------
+    kind : of the model
     version : of the new model, in the project's lineage; a candidate until it is kept
     judgement : before, after, better and sentence, as `mambaseg.learn.judge.Judgement` has them
     notes : sentences about the examples
     """
 
-    def __init__(self, version: Version, judgement: dict[str, Any], notes: list[str]) -> None:
+    def __init__(self, kind: str, version: Version, judgement: dict[str, Any], notes: list[str]) -> None:
+        self.kind = kind
         self.version = version
         self.judgement = judgement
         self.notes = notes
@@ -51,8 +55,12 @@ class Lesson:
     def line(self) -> str:
         """What is shown: "Before 0.71   After 0.86" and the verdict."""
         before, after = self.judgement["before"], self.judgement["after"]
-        numbers = f"Before {before['mean']:.2f}   After {after['mean']:.2f}  on {after['n_units']} kept aside"
-        return "\n".join([numbers, self.judgement["sentence"], *self.notes])
+        lines = [self.judgement["sentence"], *self.notes]
+        if before["mean"] is not None:
+            n, thing = int(after["n_units"]), "object" if self.kind == "instances" else "part"
+            lines.insert(0, f"Before {before['mean']:.2f}   After {after['mean']:.2f}   on {n} {thing}{'s' * (n != 1)} "
+                            "kept aside")
+        return "\n".join(lines)
 
 
 class Learning:
@@ -62,11 +70,21 @@ class Learning:
         self._logic = logic
         self._correcting = correcting
 
-    def start(self, listener: Listener, **options: Any) -> Run:
+    @property
+    def is_stopped_half_way(self) -> bool:
+        """Whether a lesson was cancelled after it had learned something."""
+        return (self._work / "last.pt").is_file()
+
+    @property
+    def _work(self) -> Path:
+        return self._correcting.project.folder / _WORK
+
+    def start(self, listener: Listener, *, is_end: bool = False, **options: Any) -> Run:
         """Begin; `Listener.finished` gets a `Lesson`.
 
         Parameters
         ----------
+        is_end : judge what a cancelled lesson reached, instead of learning anew
         options : minutes, iterations and other keyword arguments of `mambaseg.finetune`
 
         Raises
@@ -81,15 +99,20 @@ class Learning:
         lineage = correcting.project.lineage
         current = lineage.start(read_model(resolve(correcting.model_name)))
         learned_from = correcting.project.learned_from([correcting.image])
+        if is_end:
+            options = {"minutes": _AT_ONCE_MINUTES}
+        else:
+            shutil.rmtree(self._work, ignore_errors=True)
 
         def prepare(folder: Path, check: ProgressCallback) -> dict[str, Any]:
             return {"model": str(lineage.path(current)), "output": str(folder / "model"), **options,
+                    "work": str(self._work), "resume": is_end,
                     "examples": [_write(folder, correcting, corrections.to_examples(), corrections.labels, check)]}
 
         def finish(answer: dict[str, Any], _: Path) -> Lesson:
             version = lineage.add(lambda folder: shutil.copytree(answer["model"], folder), learned_from,
                                   answer["judgement"])
-            return Lesson(version, answer["judgement"], answer["notes"])
+            return Lesson(correcting.model.kind, version, answer["judgement"], answer["notes"])
 
         return Run(self._logic.worker, "finetune", prepare, finish, listener)
 

@@ -13,7 +13,7 @@ from mambaseg import Progress, UserError, words
 from mambaseg.models import bundled, read_model, resolve
 from MambaSegLib._adapt import read_volume
 from MambaSegLib._runs import Listener, Run
-from MambaSegLib._sequences import sequence_of
+from MambaSegLib._sequences import sequence_of, show_frames
 from MambaSegLib.Logic import MambaSegLogic, Order, Outcome
 
 __all__ = ["SegmentCard", "red_slice"]
@@ -46,7 +46,9 @@ class SegmentCard:
         self._parameters: Any = None
         self._models: list[str] = []
         self._waiting: list[Order] = []
+        self._frames: list[Any] = []  # results of a sequence so far
         self._run: Run | None = None
+        self._order: Order | None = None
         self._question: Run | None = None
         self._details = ""
         self._soon = qt.QTimer()
@@ -163,6 +165,7 @@ class SegmentCard:
         if self.is_busy:
             return
         self._forget_question()
+        self._frames.clear()
         try:
             self._waiting = self.orders()
         except UserError as error:
@@ -221,7 +224,7 @@ class SegmentCard:
             self._run.cancel()
 
     def _next(self) -> None:
-        order = self._waiting.pop(0)
+        order = self._order = self._waiting.pop(0)
         run = self._run = self._logic.start(order, Listener(self._on_progress, self._on_finished, self._on_failed,
                                                             lambda: self._over("Stopped.")))
         self._track(run)
@@ -237,14 +240,28 @@ class SegmentCard:
     def _on_finished(self, outcome: Outcome) -> None:
         n_waiting = len(self._waiting)
         self._over(words.found(outcome.record))
-        self._on_result(outcome, n_waiting)
+        if outcome.order.is_frame:
+            self._collect(outcome)
+        else:
+            self._on_result(outcome, n_waiting)
+
+    def _collect(self, outcome: Outcome) -> None:
+        """Put the results of a sequence together once the last one is there."""
+        self._frames.append(outcome.node)
+        volume = outcome.order.source.node
+        if not any(order.source.node is volume for order in (*self._waiting, *self._running())):
+            frames, self._frames = self._frames, []
+            show_frames(volume, frames)
+
+    def _running(self) -> list[Order]:
+        return [] if self._order is None else [self._order]
 
     def _on_failed(self, sentence: str, details: str) -> None:
         self._waiting.clear()
         self._over(sentence, details)
 
     def _over(self, message: str, details: str = "") -> None:
-        run, self._run = self._run, None
+        run, self._run, self._order = self._run, None, None
         if run is not None:
             run.close()
         if self._waiting:

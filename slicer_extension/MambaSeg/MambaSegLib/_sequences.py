@@ -61,7 +61,7 @@ def _browser_of(node: Any) -> Any:
     scene = node.GetScene()
     browsers = [scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode")
                 for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode"))]
-    return next((browser for browser in browsers if browser.IsProxyNode(node)), None)
+    return next((browser for browser in browsers if browser.IsProxyNodeID(node.GetID())), None)
 
 
 def _logic(scene: Any) -> Any:
