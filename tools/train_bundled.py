@@ -162,13 +162,13 @@ class Log:
 
 
 def package(name: str, recipe: Recipe, data: Dataset, folder: Path, state: Checkpoint, network: torch.nn.Module,
-            work: Path) -> Model:
+            work: Path, started: dict[str, Any]) -> Model:
     """Save the trained network with its scores; weights in half precision, so that the package stays small."""
     source = {key: data.info[key] for key in ("name", "licence", "citation", "source_repository") if key in data.info}
     kind = "instances" if data.instances else "classes"
     training = {"data": source, "n_cases": len(data.train), "n_held_out": len(data.validation),
                 "iterations": state.iteration, "seconds": round(state.elapsed_s),
-                "optimizer": recipe.settings.optimizer, "command": f"python tools/train_bundled.py {name}",
+                "optimizer": recipe.settings.optimizer, "command": f"python tools/train_bundled.py {' '.join(sys.argv[1:])}", **started,
                 "history": state.history[:: max(1, len(state.history) // 20)]}
     model = Model(name=name, title=name, description=name, network=NETWORK, plan=recipe.plan, classes=data.classes,
                   network_config=config_from_plan(recipe.plan, data.n_channels, 3), channels=data.channels, kind=kind,
@@ -200,10 +200,14 @@ def main() -> int:
         recipe.weigh(part, data.info)
     torch.manual_seed(0)
     network = build(NETWORK, **config_from_plan(recipe.plan, data.n_channels, 3, deep_supervision=True))
+    started = {}
     if given.start:
-        network.load_state_dict(load_model(given.start).built.state_dict())
+        start = load_model(given.start)
+        network.load_state_dict(start.built.state_dict())
+        started = {"started_from": {"name": start.name, "checksum": start.checksum,
+                                    **{key: start.training.get(key) for key in ("iterations", "seconds")}}}
     state = fit(network, cases, validation, recipe.plan, settings, work, given.resume, Log())
-    model = package(given.name, recipe, data, given.data, state, network, work)
+    model = package(given.name, recipe, data, given.data, state, network, work, started)
     print(json.dumps(model.scores, indent=2))
     return 0
 
