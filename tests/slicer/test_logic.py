@@ -46,7 +46,7 @@ def write(path, volume):
     assert storage.WriteData(volume)
 
 
-@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz"])
+@pytest.mark.parametrize("suffix", [".nrrd", pytest.param(".nii.gz", marks=pytest.mark.slow)])
 def test_same_labels_as_the_shell_voxel_for_voxel(logic, models, volume, oblique, tmp_path, suffix):
     node = volume(matrix=oblique)
     write(tmp_path / f"ct{suffix}", node)

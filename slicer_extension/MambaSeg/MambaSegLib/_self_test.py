@@ -67,7 +67,7 @@ def _correct(result: Any, source: Any, model: str, labels: Any) -> None:
     try:
         segment = result.GetSegmentation().GetNthSegmentID(0)
         array = slicer.util.arrayFromSegmentBinaryLabelmap(result, segment, source.node).copy()
-        array[:3, :3, :3] = 1
+        array[:3, :3, :3] = array[:3, :3, :3] == 0  # other than what was found, whatever that was
         slicer.util.updateSegmentBinaryLabelmapFromArray(array, result, segment, source.node)
         _check(correcting.record(), "what was drawn was not noticed")
         _check(bool(correcting.image.corrections().locked[:3, :3, :3].all()), "what was drawn was not kept")
