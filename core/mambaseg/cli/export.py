@@ -11,8 +11,10 @@ from mambaseg.cli._console import say
 
 __all__ = ["export"]
 
-_NEXT = {"nnunet": "run it: nnUNetv2_predict_from_modelfolder -i IMAGES -o LABELS -m {folder} -f {folds}",
-         "bioimageio": "test it: bioimageio test {folder}"}
+_NEXT = {
+    "nnunet": "run it: nnUNetv2_predict_from_modelfolder -i IMAGES -o LABELS -m {folder} -f {folds}; nnUNetv2_predict "
+              "finds it as $nnUNet_results/Dataset900_{name}/nnUNetTrainer__nnUNetPlans__{configuration}",
+    "bioimageio": "test it: bioimageio test {folder}"}
 
 
 def export(
@@ -30,4 +32,6 @@ def export(
     for note in made.notes:
         say(note)
     folds = " ".join(map(str, range(1 + len(made.model.members))))
-    say(f"The model is in {output}; {_NEXT[to].format(folder=output, folds=folds)}")
+    configuration = "2d" if made.model.plan.ndim == 2 else "3d_fullres"
+    after = _NEXT[to].format(folder=output, folds=folds, name=made.model.name, configuration=configuration)
+    say(f"The model is in {output}; {after}")

@@ -8,6 +8,7 @@ written as JSON, which every YAML reader reads.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import re
@@ -84,7 +85,11 @@ def write_bioimageio(model: Model, folder: Path) -> tuple[str, ...]:
     with torch.inference_mode():
         expected = network(images).numpy()
     traced = _trace(model, network, images)
-    traced.save(str(folder / "weights.pt"))
+    content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, which other programs still read
+        torch.jit.save(traced, content)
+    (folder / "weights.pt").write_bytes(content.getbuffer())
     np.save(folder / "test_input.npy", raw, allow_pickle=False)
     np.save(folder / "test_output.npy", expected, allow_pickle=False)
     notes = _notes(model)

@@ -7,6 +7,7 @@ it concerns few images; then it is told.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from pathlib import Path
@@ -48,14 +49,15 @@ def write_nnunet(model: Model, folder: Path) -> tuple[str, ...]:
     for name, values in (("plans.json", plans), ("dataset.json", dataset)):
         (folder / name).write_text(json.dumps(values, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     for fold, network in enumerate(model.build_all()):
+        content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.save({
+            "network_weights": _weights(network), "trainer_name": _TRAINER,
+            "init_args": {"configuration": _CONFIGURATION[model.plan.ndim], "fold": fold, "plans": plans,
+                          "dataset_json": dataset},
+            # stock takes the largest of the axes, which an empty tuple has not
+            "inference_allowed_mirroring_axes": tuple(model.mirror_axes) or None}, content)
         (folder / f"fold_{fold}").mkdir()
-        with (folder / f"fold_{fold}" / "checkpoint_final.pth").open("wb") as file:
-            torch.save({
-                "network_weights": _weights(network), "trainer_name": _TRAINER,
-                "init_args": {"configuration": _CONFIGURATION[model.plan.ndim], "fold": fold, "plans": plans,
-                              "dataset_json": dataset},
-                # stock takes the largest of the axes, which an empty tuple has not
-                "inference_allowed_mirroring_axes": tuple(model.mirror_axes) or None}, file)
+        (folder / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(content.getbuffer())
     return _notes(model)
 
 

@@ -20,7 +20,7 @@ from mambaseg.image import Grid
 from mambaseg.io import read_labels
 from mambaseg.models import Model
 from mambaseg.models.ensemble import make_ensemble
-from mambaseg.models.exporter import Exported, export_model
+from mambaseg.models.exporter import FORMATS, Exported, export_model
 from mambaseg.models.importer import import_checkpoint
 from mambaseg.predict.blend import probabilities_to_labels
 from mambaseg.predict.run import to_frame
@@ -150,15 +150,17 @@ def test_an_ensemble_of_different_networks_is_refused(tmp_path: Path) -> None:
         export_model(joined, "nnunet", tmp_path / "made")
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_full_disk_leaves_nothing(to: str, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
     model = save_model(tmp_path / "model", "nnunet")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"No space left on device\. Make room"):
-        export_model(model, "nnunet", tmp_path / "made")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # the plans fit, the weights do not
+    try:
+        with pytest.raises(UserError, match=r"cannot be written: .*\. Make room or choose another place"):
+            export_model(model, to, tmp_path / "made")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
