@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import vtk
 
+import mambaseg
 import slicer
 import slicer_stand_in  # noqa: F401 - brings slicer
 from mambaseg import UserError
@@ -82,6 +83,25 @@ def test_vector_volumes(volume, shape, dtype, axes, is_rgb, n_channels):
     image = read_volume(volume(array)).image
     assert (image.axes, image.is_rgb, image.n_channels) == (axes, is_rgb, n_channels)
     np.testing.assert_array_equal(image.data, np.moveaxis(array, 3, 0)[:n_channels])
+
+
+@pytest.mark.parametrize("folder", ["data/ct3d/images", "data/zoo/nifti", "data/zoo/nrrd"])
+def test_real_volumes_are_read_as_the_shell_reads_them(scene, shared, folder):
+    n_read = 0
+    for path in sorted((shared / folder).iterdir()):
+        try:
+            image, node = mambaseg.read(path), slicer.util.loadVolume(path)
+        except (UserError, RuntimeError):  # meant to be broken, or a header of another file
+            continue
+        if image.axes != "ZYX" or image.grid.unit != "mm":
+            continue
+        source = read_volume(node)
+        if not np.array_equal(source.image.data, image.data):
+            source = source.turned  # Slicer keeps the slices of a left-handed volume the other way round
+        np.testing.assert_array_equal(source.image.data, image.data)
+        assert source.image.grid.is_close(image.grid), path.name
+        n_read += 1
+    assert n_read >= 4
 
 
 def test_pixels_outlive_the_node(scene, volume):

@@ -66,6 +66,7 @@ class Panel:
         self.timer.stop()
         self.segment.close()
         self.close_scene()
+        self.correct.close()
         for run in self._runs:
             run.close()
         self._runs.clear()

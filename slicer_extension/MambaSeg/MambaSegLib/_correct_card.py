@@ -165,6 +165,11 @@ class CorrectCard:
         self.wait_for(_WAITS)
         self._on_change()
 
+    def close(self) -> None:
+        """Let go of the result, and of the thread."""
+        self.forget()
+        self._thread.shutdown(wait=False)
+
     def wait_for(self, what: str) -> None:
         """Say in one grey line what is missing; an empty text opens the card."""
         self._ui.correct_waits.setText(what)
