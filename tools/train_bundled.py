@@ -168,7 +168,8 @@ def package(name: str, recipe: Recipe, data: Dataset, folder: Path, state: Check
     kind = "instances" if data.instances else "classes"
     training = {"data": source, "n_cases": len(data.train), "n_held_out": len(data.validation),
                 "iterations": state.iteration, "seconds": round(state.elapsed_s),
-                "optimizer": recipe.settings.optimizer, "command": " ".join(["python tools/train_bundled.py", *sys.argv[1:]]), **started,
+                "optimizer": recipe.settings.optimizer, **started,
+                "command": " ".join(["python tools/train_bundled.py", *sys.argv[1:]]),
                 "history": state.history[:: max(1, len(state.history) // 20)]}
     model = Model(name=name, title=name, description=name, network=NETWORK, plan=recipe.plan, classes=data.classes,
                   network_config=config_from_plan(recipe.plan, data.n_channels, 3), channels=data.channels, kind=kind,
