@@ -5,12 +5,15 @@ Run it as tools/with-display .venv/bin/python docs/screenshots.py
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import napari
+import numpy as np
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
@@ -24,6 +27,7 @@ PATIENCE_S = 300
 def main() -> None:
     """The panel while it works, in the light theme, and with its result, in the dark one."""
     IMAGES.mkdir(exist_ok=True)
+    os.environ["MAMBASEG_DATA"] = tempfile.mkdtemp()  # no corrections of an earlier day
     viewer, panel = open_window("light")
     wait_until(lambda: bool(panel.segment.estimate.text()))
     panel.run()
@@ -37,7 +41,24 @@ def main() -> None:
     panel.segmenter.latest.layer.opacity = 1.0
     wait_until(lambda: bool(panel.segment.estimate.text()))
     save(viewer, "napari-result")
+    correct(viewer, panel)
+    save(viewer, "napari-correct")
     viewer.close()
+
+
+def correct(viewer: Any, panel: Any) -> None:
+    """A few strokes in the result, and the rest of the view said to be right."""
+    teaching = panel.teaching
+    wait_until(lambda: teaching.corrector.current is not None)
+    layer = teaching.corrector.current.layer
+    panel.segment.head.setChecked(False)
+    layer.contour, layer.opacity, layer.mode, layer.brush_size = 0, 0.55, "paint", 9
+    for number in range(20, 200, 15):
+        y, x = np.argwhere(layer.data == number).mean(0)
+        layer.paint((y, x + 3), number)
+    wait_until(lambda: not teaching.adapter.is_busy)
+    teaching.confirm()
+    wait_until(lambda: not teaching.corrector.background.is_busy and not teaching.adapter.is_busy)
 
 
 def open_window(theme: str) -> tuple[Any, Any]:

@@ -22,11 +22,13 @@ from napari_mambaseg._writer import RECORD
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Outcome", "finish_layer", "outcome_of", "paint_preview", "preview_layer", "probability_layer", "warm_up"]
+__all__ = ["Outcome", "finish_layer", "labels_layer", "outcome_of", "paint_preview", "preview_layer",
+           "probability_layer", "recolour", "warm_up"]
 
 _OPACITY = 0.55
 _MOST_COLOURS = 20_000  # beyond that, making neighbours differ takes longer than looking at them
 _MOST_VOXELS = 2**22  # larger results are thinned out for it
+_N_CLASSES = 12  # that have a colour from the beginning
 _SPARE = 8  # colours for objects that the user will add
 
 
@@ -105,11 +107,27 @@ def paint_preview(layer: Labels, preview: Preview, part: tuple[slice, ...]) -> N
 def finish_layer(layer: Labels, outcome: Outcome) -> None:
     """Make a preview the result; from now on it can be edited."""
     layer.data = outcome.labels
-    is_instances = outcome.record["model"]["kind"] == "instances"
-    layer.colormap = _cyclic_colormap(outcome.colours) if is_instances else _class_colormap(outcome.colours)
+    if outcome.record["model"]["kind"] == "instances":
+        layer.colormap = _cyclic_colormap(outcome.colours)
+    elif len(outcome.colours) > _N_CLASSES:  # else the preview has them; vispy fails on two in a row before it draws
+        layer.colormap = _class_colormap(outcome.colours)
     layer.features = outcome.features if outcome.features is not None else _class_table(outcome.record)
     layer.metadata = {**layer.metadata, RECORD: outcome.record}
     layer.editable = True
+
+
+def labels_layer(labels: NDArray[Any], source: Source, name: str, kind: str) -> Labels:
+    """Labels of an earlier day that lie where the image lies."""
+    layer = Labels(labels, name=name, opacity=_OPACITY, **source.geometry)
+    layer.colormap = _class_colormap(class_colours(7))
+    if kind == "instances":
+        recolour(layer)
+    return layer
+
+
+def recolour(layer: Labels) -> None:
+    """Colours of objects chosen anew, so that no two that touch are alike."""
+    layer.colormap = _cyclic_colormap(_colours(np.asarray(layer.data), "instances"))
 
 
 def probability_layer(outcome: Outcome, source: Source, part: tuple[slice, ...]) -> ImageLayer | None:
@@ -145,7 +163,7 @@ def _cyclic_colormap(colours: NDArray[np.uint8]) -> Any:
 
 def _class_colormap(colours: NDArray[np.uint8]) -> Any:
     """A fixed colour a class; classes that are added get the palette's next ones."""
-    table = class_colours(max(len(colours) - 1, 12)) / 255
+    table = class_colours(max(len(colours) - 1, _N_CLASSES)) / 255
     colour: dict[int | None, Any] = {number: (*rgb, 1.0) for number, rgb in enumerate(table)}
     return DirectLabelColormap(color_dict=colour | {0: (0, 0, 0, 0), None: (1, 1, 1, 1)})
 

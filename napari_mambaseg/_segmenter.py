@@ -75,10 +75,9 @@ class Order:
         """Copy the image to where the worker process can read it; what to ask of that process. For a thread."""
         image = to_image(self.source, self.given)
         keeps = 4 * self.model.n_outputs * math.prod(image.data.shape) / image.n_channels < _MOST_KEPT_BYTES
-        wants = self.model.kind == "instances" or self.with_probabilities
         focus = [point - part.start for point, part in zip(self.focus, self.given[-image.ndim:], strict=True)]
         return {**self._request(image), "image": jobs.write_image(folder, image, progress=lambda _: check()),
-                "focus": focus, "keep_probabilities": wants and keeps}
+                "focus": focus, "keep_probabilities": keeps}
 
     def write_question(self, folder: Path, check: Check) -> dict[str, Any]:
         """The same for an estimate, which makes do with a sample where the image is large. For a thread."""
@@ -118,7 +117,7 @@ class Segmenter:
 
     Signals: `began` (Order), `progressed` (Progress, number of orders that wait), `shown` (Shown), `ended` (a sentence,
     details for a bug report, whether undo makes sense) after the last order. `failed` (a sentence) comes after that
-    `ended` where something went wrong.
+    `ended` where something went wrong. `changing` (Shown) comes before the sliders change a result, `changed` after.
     """
 
     began = Signal(object)
@@ -126,6 +125,8 @@ class Segmenter:
     shown = Signal(object)
     ended = Signal(str, str, bool)
     failed = Signal(str)
+    changing = Signal(object)
+    changed = Signal(object)
 
     def __init__(self, viewer: Any, session: Session) -> None:
         self._viewer = viewer
@@ -267,8 +268,10 @@ class Segmenter:
         """The sliders' result has come."""
         if shown is not self.latest:
             return
+        self.changing.emit(shown)
         finish_layer(shown.layer, outcome)
         shown.outcome = outcome
+        self.changed.emit(shown)
         self._on_step()
         self.ended.emit(words.found(outcome.record), "", True)
 

@@ -23,11 +23,13 @@ from napari_mambaseg._notify import show_problem
 from napari_mambaseg._recent import models_folder, remember_model
 from napari_mambaseg._segmenter import Order, Segmenter, Shown
 from napari_mambaseg._session import Run, Session
+from napari_mambaseg._teaching import Teaching
 from napari_mambaseg._where import focus_point, part_of
-from napari_mambaseg._widgets.card import Card
+from napari_mambaseg._widgets.correct_card import CorrectCard
+from napari_mambaseg._widgets.learn_card import LearnCard
 from napari_mambaseg._widgets.segment_card import SegmentCard
 
-__all__ = ["Panel"]
+__all__ = ["LearnPanel", "Panel"]
 
 _WAITS = "Segment something first."
 _REGION = "Region"
@@ -51,13 +53,16 @@ class Panel(QWidget):
         self.segmenter = Segmenter(napari_viewer, self.session)
         self.estimator = Estimator(self.session)
         self.segment = SegmentCard(napari_viewer)
-        self.correct = Card("Correct", "correct_card", _WAITS)
-        self.learn = Card("Learn", "learn_card", _WAITS)
+        self.correct = CorrectCard(_WAITS)
+        self.learn = LearnCard(_WAITS)
+        self.teaching = Teaching(napari_viewer, self.session, self.correct, self.learn, self._chosen_order,
+                                 self._work_with)
         self._importing: Run | None = None
         self._lay_out()
         self._wire()
         _bind_keys(napari_viewer, self)
-        self.destroyed.connect(functools.partial(_close, self.session, self.segmenter, self.segment.image))
+        self.destroyed.connect(functools.partial(_close, self.session, self.segmenter, self.teaching,
+                                               self.segment.image))
         self.session.in_background(warm_up)
         self._on_image()
 
@@ -123,6 +128,9 @@ class Panel(QWidget):
         segmenter.began.connect(self._on_began)
         segmenter.progressed.connect(card.run_bar.show_progress)
         segmenter.shown.connect(self._on_shown)
+        segmenter.shown.connect(self.teaching.on_shown)
+        segmenter.changing.connect(lambda shown: self.teaching.corrector.leave(shown.layer))
+        segmenter.changed.connect(self.teaching.on_shown)
         segmenter.ended.connect(self._on_ended)
         segmenter.failed.connect(lambda sentence: show_problem(sentence, card.run_bar.copy_details))
         self.estimator.told.connect(self._on_estimate)
@@ -139,6 +147,20 @@ class Panel(QWidget):
                      card.model.model, card.model.name, focus_point(self._viewer, layer, reading), card.settings,
                      card.probabilities.isChecked(), latest.layer if latest and is_again else None)
 
+    def _chosen_order(self) -> Order | None:
+        """What would be segmented; None where no image is chosen, or not one that can be."""
+        layers = self.segment.image.layers
+        try:
+            return self._order(layers[0]) if layers else None
+        except UserError:
+            return None
+
+    def _work_with(self, folder: str, again: bool) -> None:
+        """Use another model from now on, at once where `again`."""
+        self._use_model(folder)
+        if again:
+            self.run()
+
     def _reading(self, layer: Any) -> Reading:
         """How a layer is read: as the user said, else as guessed."""
         return self._readings.get(layer) or guess(layer)
@@ -150,6 +172,7 @@ class Panel(QWidget):
         card.hint.setVisible(not layers)
         card.run_bar.run.setEnabled(bool(layers))
         card.again.setVisible(self._has_result(layers))
+        self.teaching.on_image()
         if not layers:
             card.read_as.show_reading(None, (), 1, "")
             card.show_estimate("")
@@ -275,6 +298,14 @@ class Panel(QWidget):
             self._viewer.window.add_plugin_dock_widget("napari", "Features table widget")
 
 
+class LearnPanel(Panel):
+    """The same three cards, for those who come with labels to correct: the card Segment is folded."""
+
+    def __init__(self, napari_viewer: Any, worker: Worker | None = None) -> None:
+        super().__init__(napari_viewer, worker)
+        self.segment.head.setChecked(False)
+
+
 def _warning(viewer: Any) -> str:
     """A red that can be read on the theme's background."""
     return "#b3261e" if viewer.theme == "light" else "#ff9a8b"
@@ -293,7 +324,10 @@ def _bind_keys(viewer: Any, panel: Panel) -> None:
         viewer.bind_key(key, press, overwrite=True)
 
     bind("Control-Enter", lambda target: target.run())
+    bind("Control-L", lambda target: target.teaching.learn())
     bind("O", lambda target: _toggle_outline(target.segmenter))
+    bind("C", lambda target: target.teaching.confirm())
+    bind("U", lambda target: target.teaching.show_unsure())
 
 
 def _toggle_outline(segmenter: Segmenter) -> None:
@@ -303,7 +337,8 @@ def _toggle_outline(segmenter: Segmenter) -> None:
         layer.contour = 0 if layer.contour else 2
 
 
-def _close(session: Session, segmenter: Segmenter, image: Any, *_: object) -> None:
+def _close(session: Session, segmenter: Segmenter, teaching: Teaching, image: Any, *_: object) -> None:
     """The panel is gone, with its window or alone."""
+    teaching.close()
     segmenter.close()
     session.close()

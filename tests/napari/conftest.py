@@ -149,3 +149,100 @@ def window(make_napari_viewer: Any, qtbot: Any, worker: SharedWorker) -> Callabl
         return Window(make_napari_viewer(**options), qtbot)
 
     return make
+
+
+class Desk:
+    """A window with a segmented picture in it, and a mouse."""
+
+    def __init__(self, shown: Any) -> None:
+        self.window = shown
+        self.teaching = shown.panel.teaching
+        self.corrector = self.teaching.corrector
+        self.qtbot = shown.qtbot
+
+    @property
+    def picture(self) -> Any:
+        assert self.corrector.current is not None
+        return self.corrector.current
+
+    @property
+    def layer(self) -> Any:
+        return self.picture.layer
+
+    def segment(self) -> None:
+        self.window.segment()
+        self.settle()
+
+    def settle(self) -> None:
+        """Until what happens off the window's thread has been handed over."""
+        self.qtbot.waitUntil(lambda: bool(self.corrector.pictures), timeout=60_000)
+        self.qtbot.waitUntil(lambda: not any(each.unchecked for each in self.corrector.pictures)
+                             and not self.corrector.background.is_busy, timeout=60_000)
+
+    def drag(self, *places: tuple[float, float]) -> None:
+        """Press at the first voxel (y, x), move over the others, release at the last."""
+        from qtpy.QtCore import Qt
+        from qtpy.QtWidgets import QApplication
+
+        canvas = self.window.viewer.window._qt_viewer.canvas.native
+        points = [self._point(place) for place in places]
+        self.qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=points[0])
+        for point in points[1:]:
+            self.qtbot.mouseMove(canvas, point)
+            QApplication.processEvents()
+        self.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=points[-1])
+        QApplication.processEvents()
+
+    def click(self, *place: float) -> None:
+        self.drag(place)
+
+    def press(self, key: Any, *modifier: Any) -> None:
+        from qtpy.QtWidgets import QApplication
+
+        canvas = self.window.viewer.window._qt_viewer.canvas.native
+        canvas.setFocus()
+        QApplication.processEvents()
+        self.qtbot.keyClick(canvas, key, *modifier)
+        QApplication.processEvents()
+
+    def _point(self, place: tuple[float, ...]) -> Any:
+        import numpy as np
+        from qtpy.QtCore import QPoint
+
+        viewer = self.window.viewer
+        canvas = viewer.window._qt_viewer.canvas.native
+        camera = getattr(viewer, "scene", viewer).camera
+        world = np.asarray(self.layer.data_to_world((*(0,) * (self.layer.ndim - 2), *place)))[-2:]
+        y, x = (world - np.asarray(camera.center)[-2:]) * camera.zoom
+        return QPoint(round(canvas.width() / 2 + x), round(canvas.height() / 2 + y))
+
+    def assert_kept(self) -> None:
+        """What a fresh program would read from the disk is what the layer shows."""
+        import numpy as np
+
+        from mambaseg.learn import Project
+
+        self.settle()
+        project = Project.open(self.picture.project.folder)
+        try:
+            np.testing.assert_array_equal(project.image(self.picture.image.identity).labels(), self.layer.data)
+        finally:
+            project.close()
+
+
+@pytest.fixture
+def desk(window: Any, models: Any) -> Callable[..., Desk]:
+    def make(kind: str = "classes", *, adapt: bool = False, picture: Any = None, **options: Any) -> Desk:
+        shown = window(show=True)
+        import numpy as np
+
+        values = np.random.default_rng(0).random((64, 64)) if picture is None else picture
+        shown.viewer.add_image(values, name="cells", **options)
+        shown.choose_model(models(channels=("grey",), kind=kind))
+        made = Desk(shown)
+        made.segment()
+        if shown["adapt"].isChecked() != adapt:
+            shown["adapt"].setChecked(adapt)
+        return made
+
+    return make

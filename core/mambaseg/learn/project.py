@@ -205,7 +205,7 @@ class ProjectImage:
         """
         corrections = self.corrections(box)
         shown = apply_locks(prediction, corrections) if keep_locked else prediction.astype(np.int32)
-        marks = np.where(shown == corrections.labels, encode_marks(corrections), 0)
+        marks = np.where(keep_locked & (shown == corrections.labels), encode_marks(corrections), 0)
         self.view.write({"labels": shown, "baseline": shown, "marks": marks}, "prediction", box)
         return shown
 

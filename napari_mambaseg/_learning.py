@@ -1,0 +1,338 @@
+"""Learning from all that was corrected, in a process of its own, while the user goes on; judged, then kept or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from psygnal import Signal
+
+from mambaseg import Progress, UserError, jobs
+from mambaseg.learn import Project, apply_locks
+from mambaseg.learn.lineage import Version
+from mambaseg.models import read_model, resolve
+from napari_mambaseg._adapt import to_image
+from napari_mambaseg._corrections import Corrector, Picture
+from napari_mambaseg._layers import outcome_of, recolour
+from napari_mambaseg._segmenter import Order
+from napari_mambaseg._session import Check, Run, Session
+
+__all__ = ["Learner", "Lesson", "new_labels"]
+
+MINUTES = 2.0
+_NOTHING = "Nothing is corrected or confirmed yet; draw in the result or press “This region is right”, then learn."
+_REGIONS = ("{title} finds regions that may overlap, which cannot be learned from corrections; choose a model of "
+            "objects or of classes.")
+_FEWEST_UNITS = 4  # as in mambaseg.learn.judge, which would load torch
+_WORK = "learning"  # folder of the project with the state of an unfinished lesson
+_UNFINISHED = "unfinished_lesson"  # setting of the project
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What learning came to.
+
+    Parameters
+    ----------
+    project, version : where the new model is; a candidate until it is kept
+    judgement : before, after, better, sentence and forgetting, as `mambaseg.learn.judge.Judgement` has them
+    notes : sentences about the examples
+    picture : that the user looked at
+    """
+
+    project: Project
+    version: Version
+    judgement: dict[str, Any]
+    notes: list[str]
+    picture: Picture
+
+    @property
+    def is_better(self) -> bool:
+        """Whether keeping it is the better choice."""
+        return bool(self.judgement["better"])
+
+    @property
+    def scores_line(self) -> str:
+        """The numbers: "Before 0.71   After 0.86   on 6 objects kept aside"."""
+        before, after = self.judgement["before"], self.judgement["after"]
+        if before["mean"] is None:
+            return ""
+        n = int(after["n_units"])
+        thing = {"instances": "object", "classes": "part"}[self.picture.order.model.kind]
+        return f"Before {before['mean']:.2f}   After {after['mean']:.2f}   on {n} {thing}{'s' * (n != 1)} kept aside"
+
+    @property
+    def verdict(self) -> str:
+        """Whether to keep it; the numbers are in the other lines."""
+        if self.judgement["before"]["mean"] is None:
+            return str(self.judgement["sentence"])
+        if self.is_better:
+            return "It is better."
+        if self.judgement["gain_high"] < 0:
+            return "It is worse: keep the old model."
+        if self.judgement["gain_low"] > 0 and self.judgement["after"]["n_units"] >= _FEWEST_UNITS:
+            return "It is better here, but forgot some of what it knew: keep the old model for other pictures."
+        return "It is not surely better: keep the old model, or correct more."
+
+    @property
+    def old_line(self) -> str:
+        """What became of what it could: "On its old pictures: 0.91 -> 0.91"."""
+        forgetting = self.judgement.get("forgetting")
+        if not forgetting:
+            return ""
+        if "test input" in forgetting["on"]:
+            return f"Of its former answers {100 * forgetting['after']:.0f} % are the same (on its test input)"
+        return f"On {forgetting['on']}: {forgetting['before']:.2f} → {forgetting['after']:.2f}"
+
+
+def new_labels(pictures: Sequence[Picture]) -> list[int]:
+    """Labels that were drawn though the model has no class for them, ascending; for a thread where images are large."""
+    found: set[int] = set()
+    for picture in pictures:
+        model = picture.order.model
+        if model.kind == "classes":
+            corrections = picture.image.corrections()
+            largest = int(corrections.labels[corrections.locked].max(initial=0))
+            found |= set(range(len(model.classes), largest + 1))
+    return sorted(found)
+
+
+class Learner:
+    """One lesson after the other.
+
+    Signals: `began`, `progressed` (Progress), `learned` (Lesson), `ended` (a sentence, details); `compared` (bool) when
+    there is something to hold B for, or no longer.
+    """
+
+    began = Signal()
+    progressed = Signal(Progress)
+    learned = Signal(object)
+    ended = Signal(str, str)
+    compared = Signal(bool)
+
+    def __init__(self, viewer: Any, session: Session, corrector: Corrector) -> None:
+        self._viewer = viewer
+        self._warm = session
+        self._own: Session | None = None  # a second process, so that segmenting goes on meanwhile; starts when needed
+        self._corrector = corrector
+        self._run: Run | None = None
+        self._comparing: Run | None = None
+        self._other: Any = None  # layer with what the new model finds
+        self._is_stopping = False
+        self._was: list[bool] | None = None
+        self._names: list[str] = []
+        self._picture: Picture | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a lesson goes on."""
+        return self._run is not None
+
+    @property
+    def can_compare(self) -> bool:
+        """Whether there are two results to look at in turn."""
+        return self._other is not None and self._other in self._viewer.layers
+
+    def start(self, picture: Picture, minutes: float | None = None, new_classes: Sequence[str] = ()) -> None:
+        """Learn from all results of the picture's project and model that are open.
+
+        Parameters
+        ----------
+        minutes : how long at most; None: the usual time
+        new_classes : names of the classes that the model is to get
+        """
+        if self.is_busy:
+            return
+        self._picture, self._names = picture, list(new_classes)
+        self._is_stopping = False
+        self.forget_comparison()
+        for each in self._pictures():
+            self._corrector.flush(each)
+        self._begin(MINUTES if minutes is None else minutes, is_end=False)
+
+    def stop(self) -> None:
+        """Learn no longer; the best model so far is judged."""
+        if self._run is not None and not self._is_stopping:
+            self._is_stopping = True
+            self._run.cancel()
+
+    def keep(self, lesson: Lesson) -> Path:
+        """Work with the new model from now on; its package."""
+        self.forget_comparison()
+        return lesson.project.lineage.path(lesson.project.lineage.keep(lesson.version.number))
+
+    def discard(self, lesson: Lesson) -> None:
+        """Throw the new model away."""
+        self.forget_comparison()
+        lesson.project.lineage.discard(lesson.version.number)
+
+    def close(self) -> None:
+        """End the lesson; what it has reached is in the project's folder."""
+        for run in (self._run, self._comparing):
+            if run is not None:
+                run.close()
+        if self._own is not None:
+            self._own.close()
+
+    # --- the lesson ---
+
+    def _pictures(self) -> list[Picture]:
+        """Results that teach the same model."""
+        first = self._picture
+        return [each for each in self._corrector.pictures if first is not None and each.project is first.project
+                and each.order.model.checksum == first.order.model.checksum]
+
+    def _begin(self, minutes: float, *, is_end: bool) -> None:
+        picture, pictures = self._picture, self._pictures()
+        if picture is None:
+            return
+        if self._own is None:
+            self._own = Session()
+        project = picture.project
+        run = self._run = self._own.start(
+            "finetune", lambda folder, check: self._request(picture, pictures, minutes, is_end, folder, check),
+            lambda answer, folder: _add(picture, pictures, answer))
+        run.progressed.connect(lambda update: self.progressed.emit(update))
+        run.finished.connect(self._on_finished)
+        run.failed.connect(self._on_failed)
+        run.cancelled.connect(lambda: self._on_cancelled(project))
+        if not is_end:
+            self.began.emit()
+
+    def _request(self, picture: Picture, pictures: list[Picture], minutes: float, is_end: bool, folder: Path,
+                 check: Check) -> dict[str, Any]:
+        """What to ask of the worker; for a thread."""
+        model, project = picture.order.model, picture.project
+        if model.kind == "regions":
+            raise UserError(_REGIONS.format(title=model.title))
+        examples: list[dict[str, str]] = []
+        for number, each in enumerate(pictures):
+            examples += _write_examples(each, folder, f"{number}_", check)
+        if not examples:
+            raise UserError(_NOTHING)
+        parent = project.lineage.start(read_model(resolve(picture.order.model_name)))
+        stroke = project.journal.last_stroke()
+        state = [parent.checksum, stroke.sequence if stroke else 0, self._names]
+        resumes = is_end or project.settings.get(_UNFINISHED) == state
+        project.save_settings(**{_UNFINISHED: state})
+        work = project.folder / _WORK
+        if not resumes:
+            shutil.rmtree(work, ignore_errors=True)
+        return {"model": str(project.lineage.path(parent)), "output": str(folder / "model"), "minutes": minutes,
+                "examples": examples, "new_classes": self._names, "work": str(work), "resume": resumes}
+
+    def _on_finished(self, lesson: Lesson) -> None:
+        self._over()
+        self.ended.emit("", "")
+        self.learned.emit(lesson)
+        self._compare(lesson)
+
+    def _on_failed(self, sentence: str, details: str) -> None:
+        self._over()
+        self.ended.emit(sentence, details)
+
+    def _on_cancelled(self, project: Project) -> None:
+        self._over()
+        if self._is_stopping and (project.folder / _WORK / "last.pt").is_file():
+            self._begin(1e-4, is_end=True)  # goes on from where it stopped, sees that time is up, and judges
+            return
+        self.ended.emit("Stopped before anything was learned.", "")
+
+    def _over(self) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.close()
+
+    # --- looking at both ---
+
+    def hold(self, is_held: bool) -> None:
+        """Show what the new model finds in place of what there is, as long as the key is held."""
+        picture = self._picture
+        if not self.can_compare or picture is None:
+            return
+        if is_held and self._was is None:
+            self._was = [picture.layer.visible, self._other.visible]
+            picture.layer.visible, self._other.visible = False, True
+        elif not is_held and self._was is not None:
+            (picture.layer.visible, self._other.visible), self._was = self._was, None
+
+    def forget_comparison(self) -> None:
+        """Take away what the new model found."""
+        self.hold(False)
+        run, self._comparing = self._comparing, None
+        if run is not None:
+            run.close()
+        other, self._other = self._other, None
+        if other is not None and other in self._viewer.layers:
+            self._viewer.layers.remove(other)
+        self.compared.emit(False)
+
+    def _compare(self, lesson: Lesson) -> None:
+        """Have the new model segment the same part, unseen."""
+        order, picture = lesson.picture.order, lesson.picture
+        folder = lesson.project.lineage.path(lesson.version)
+        asked = dataclasses.replace(order, model=read_model(folder), model_name=str(folder), replaces=None,
+                                    with_probabilities=False)
+
+        def finish(answer: dict[str, Any], where: Path) -> Any:
+            found = outcome_of(answer, where, order.source, order.given).labels
+            return apply_locks(found, picture.image.corrections())
+
+        run = self._comparing = self._warm.start("segment", asked.write_request, finish)
+        run.finished.connect(lambda labels: self._show_other(lesson, asked, labels))
+        run.failed.connect(lambda sentence, details: self.forget_comparison())
+
+    def _show_other(self, lesson: Lesson, order: Order, labels: Any) -> None:
+        run, self._comparing = self._comparing, None
+        if run is not None:
+            run.close()
+        layer = lesson.picture.layer
+        if layer not in self._viewer.layers:
+            return
+        layers = self._viewer.layers
+        active = layers.selection.active
+        self._other = type(layer)(labels, name=f"{order.source.name}, after learning", opacity=layer.opacity,
+                                  visible=False, colormap=layer.colormap, **order.source.geometry)
+        self._other.contour = layer.contour
+        self._other.editable = False
+        if order.model.kind == "instances":
+            recolour(self._other)
+        layers.insert(layers.index(layer) + 1, self._other)
+        layers.selection.active = active
+        self.compared.emit(True)
+
+
+def _write_examples(picture: Picture, folder: Path, prefix: str, check: Check) -> list[dict[str, str]]:
+    """What was corrected in one image, a time point at a time, in a job's folder."""
+    reading, shape = picture.reading, picture.image.view.shape
+    n_time = len(shape) - len(reading.spatial)
+    corrections = picture.image.corrections()
+    examples = corrections.to_examples()
+    found = []
+    for frame in np.ndindex(*shape[:n_time]):
+        if not examples[frame].any():
+            continue
+        part = (*(slice(at, at + 1) for at in frame), *(slice(0, size) for size in shape[n_time:]))
+        image = to_image(picture.order.source, part)
+        stem, axes = prefix + "_".join(map(str, frame)), "ZYX"[-image.ndim:]
+        found.append({
+            "image": jobs.write_image(folder, image, f"{stem}image", lambda _: check()),
+            "corrections": jobs.write_image(folder, image.with_data(examples[frame], axes), f"{stem}corrections"),
+            "labels": jobs.write_image(folder, image.with_data(corrections.labels[frame], axes), f"{stem}labels")})
+    return found
+
+
+def _add(picture: Picture, pictures: list[Picture], answer: dict[str, Any]) -> Lesson:
+    """Put the new model into the lineage, as a candidate; for a thread."""
+    project = picture.project
+    learned_from = project.learned_from([each.image for each in pictures])
+    version = project.lineage.add(lambda folder: shutil.copytree(answer["model"], folder), learned_from,
+                                  answer["judgement"])
+    project.save_settings(**{_UNFINISHED: None})
+    shutil.rmtree(project.folder / _WORK, ignore_errors=True)
+    return Lesson(project, version, answer["judgement"], answer["notes"], picture)

@@ -1,0 +1,145 @@
+"""The card Correct: what was corrected and when it was saved, the tour of unsure places, the tools."""
+
+from __future__ import annotations
+
+import time
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+
+from mambaseg import words
+from mambaseg.learn.corrections import Counts
+from napari_mambaseg._widgets.card import Card, label
+
+__all__ = ["CorrectCard"]
+
+_JUST_NOW_S = 1.5
+
+
+class CorrectCard(Card):
+    """Puts the small widgets below one another; `napari_mambaseg._correcting` connects them."""
+
+    def __init__(self, waits_for: str) -> None:
+        super().__init__("Correct", "correct_card", waits_for)
+        self._saved_s: float | None = None
+        self.about = label(name="about_correcting")
+        self.saved = QLabel()
+        self.saved.setObjectName("saved")
+        self.saved.setToolTip("Strokes are on the disk before you can draw the next one.")
+        self.unsure = _button("Show me where it is unsure", "unsure", "Jumps to what the model is least sure of, the "
+                              "worst first (U). Enter: it is right. Draw: correct it. Esc: skip.")
+        self.unsure_line = QLabel()
+        self.unsure_line.setObjectName("unsure_line")
+        self.confirm = _button("This region is right", "confirm", "Confirms what is in view, or the rectangle of a "
+                               "Shapes layer that is active (C).")
+        self.split = _button("Split", "split_objects", "Click two places in one cell to cut it in two.")
+        self.merge = _button("Merge", "merge_objects", "Click two cells to make them one.")
+        self.split.setCheckable(True)
+        self.merge.setCheckable(True)
+        self.counts = label(name="counts")
+        self.locked = _box("Locked", "locked", "What was corrected or confirmed keeps its labels when the image is "
+                           "segmented again. White rim: corrected; dot: confirmed.")
+        self.locked.setChecked(True)
+        self.adapt = _box("Adapt at once", "adapt", "A moment after each stroke the rest of the view changes as the "
+                          "model would after learning from it.")
+        self.adapt_line = QLabel()
+        self.adapt_line.setObjectName("adapt_line")
+        self.message = label(name="correct_message")
+        self.resume = QWidget()
+        self.resume.setObjectName("resume")
+        self.resume_line = label(name="resume_line")
+        self.go_on = _button("Go on where you stopped", "go_on", "Shows the labels as you left them.")
+        self.adopt = _button("Correct the labels of this layer", "adopt", "Keeps what you draw in the labels "
+                             "layer that is chosen in the layer list, and lets the model learn from it.")
+        self._lay_out()
+        self._clock = QTimer(self)
+        self._clock.setInterval(1000)
+        self._clock.timeout.connect(self._tell_saved)
+        self.show_found("")
+        self.show_saved(None)
+        self.show_place(0, 0)
+        self.show_message("")
+
+    def show_found(self, found: str) -> None:
+        """What there is to correct: "214 objects"; empty where that was not counted."""
+        said = "Draw with the Labels tools; every stroke is kept."
+        self.about.setText(f"{found}. {said}" if found else said)
+
+    def show_counts(self, counts: Counts) -> None:
+        """How many objects were corrected and confirmed."""
+        line = f"{counts.n_corrected:,} corrected, {counts.n_confirmed:,} confirmed"
+        self.counts.setText(f"{line}\n{counts.notice}" if counts.notice else line)
+
+    def show_saved(self, saved_s: float | None, problem: str = "") -> None:
+        """When the last stroke reached the disk, in seconds since 1970, or why it did not."""
+        self._saved_s = saved_s
+        self._tell_saved()
+        if saved_s is not None and not problem:
+            self._clock.start()
+        else:
+            self._clock.stop()
+            self.saved.setText("Not saved" if problem else "")
+
+    def show_place(self, number: int, n: int) -> None:
+        """Which unsure place is in view; 0: none."""
+        self.unsure_line.setText(f"{number} of {n}" if number else "")
+        self.unsure.setText("Next" if number else "Show me where it is unsure")
+
+    def show_message(self, text: str) -> None:
+        """A line on what to do next, or what could not be done."""
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
+
+    def show_kind(self, *, is_instances: bool, can_adapt: bool) -> None:
+        """Offer what suits the model."""
+        self.split.setVisible(is_instances)
+        self.merge.setVisible(is_instances)
+        self.adapt.setEnabled(can_adapt)
+
+    def _tell_saved(self) -> None:
+        if self._saved_s is None:
+            return
+        ago_s = max(0.0, time.time() - self._saved_s)
+        self.saved.setText("Saved just now" if ago_s < _JUST_NOW_S else f"Saved {words.duration(ago_s)} ago")
+
+    def _lay_out(self) -> None:
+        offer = QGridLayout(self.resume)
+        offer.setContentsMargins(6, 0, 6, 6)
+        for row, widget in enumerate((self.resume_line, self.go_on, self.adopt)):
+            offer.addWidget(widget, row, 0)
+        self.resume.hide()
+        self.layout().addWidget(self.resume)  # outside of the body: there is nothing to correct yet
+        unsure = _row(self.unsure, self.unsure_line)
+        tools = _row(self.confirm, self.split, self.merge)
+        counts = _row(self.counts, self.locked)
+        adapt = _row(self.adapt, self.adapt_line)
+        self.content.addWidget(self.about)
+        for row in (unsure, tools, counts, adapt):
+            self.content.addLayout(row)
+        self.content.addWidget(self.message)
+        self.content.addWidget(self.saved, alignment=Qt.AlignmentFlag.AlignRight)
+
+
+def _row(first: QWidget, *others: QWidget) -> QHBoxLayout:
+    """One widget that takes the room, and others beside it."""
+    row = QHBoxLayout()
+    row.setSpacing(4)
+    row.addWidget(first, 1)
+    for other in others:
+        row.addWidget(other)
+    return row
+
+
+def _button(text: str, name: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setObjectName(name)
+    button.setToolTip(tip)
+    button.setAutoDefault(True)
+    return button
+
+
+def _box(text: str, name: str, tip: str) -> QCheckBox:
+    box = QCheckBox(text)
+    box.setObjectName(name)
+    box.setToolTip(tip)
+    return box
