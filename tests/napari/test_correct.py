@@ -138,7 +138,7 @@ def test_undo_of_a_segmentation_goes_on_with_what_it_replaced(desk: Any) -> None
     shown.assert_kept()
 
 
-def test_a_drawn_region_is_confirmed(desk: Any) -> None:
+def test_a_drawn_region_is_confirmed_and_what_is_in_view(desk: Any) -> None:
     shown = desk()
     viewer = shown.window.viewer
     drawn = viewer.add_shapes([[[10, 10], [10, 29], [29, 29], [29, 10]]], shape_type="rectangle")
@@ -147,6 +147,12 @@ def test_a_drawn_region_is_confirmed(desk: Any) -> None:
     state = shown.picture.image.corrections().state
     assert (state[11:29, 11:29] == CONFIRMED).all()
     assert not state[40:].any()
+    viewer.layers.selection.active = shown.layer
+    shown.press(Qt.Key.Key_C)
+    (_, left), (_, right) = shown.layer.corner_pixels
+    assert right - left > 40  # nearly all of it is in view
+    state = shown.picture.image.corrections().state
+    assert (state[:, left:right + 1] == CONFIRMED).all()
     shown.settle()
     shown.qtbot.waitUntil(lambda: "1 confirmed" in shown.window["counts"].text(), timeout=20_000)
 

@@ -40,7 +40,7 @@ def test_segment_menu_opens_the_panel(make_napari_viewer: Any, worker: Any, open
 
 def test_plugins_menu_opens_the_panel(make_napari_viewer: Any, worker: Any, opened: Any) -> None:
     viewer = make_napari_viewer(show=True)
-    opened(viewer, "Plugins", "Segment with U-Mamba (MambaSeg)").trigger()
+    opened(viewer, "Plugins", "MambaSeg", "Segment with U-Mamba (MambaSeg)").trigger()
     assert viewer.window._qt_window.findChild(QWidget, "mambaseg") is not None
 
 
