@@ -289,7 +289,7 @@ def test_work_goes_on_where_it_stopped(desk: Any, window: Any) -> None:
     layer = again.panel.teaching.corrector.current.layer
     np.testing.assert_array_equal(layer.data, left)
     assert again["resume"].isHidden()
-    layer.data_setitem((np.array([50]), np.array([50])), 1)
+    layer.paint((50, 50), 1)
     np.testing.assert_array_equal(again.panel.teaching.corrector.current.image.labels(), layer.data)
 
 
