@@ -33,11 +33,12 @@ from mambaseg.models import Model, load_model
 from mambaseg.models.package import save_package
 from mambaseg.nets.registry import build
 from mambaseg.segmentation import segment
+from mambaseg.segmentation.run import as_image
 from mambaseg.train.dataset import Dataset, open_dataset
 
 __all__ = ["run"]
 
-Picture = tuple[NDArray[Any], NDArray[Any]]  # image (y, x) or (y, x, colour), object numbers
+Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x); object numbers
 
 _VIEW_PX = 512
 _SCRATCH = Policy(rate=3e-3, rehearsal_share=0.0)
@@ -134,7 +135,7 @@ def _corrections(study: _Study, index: int, n_objects: int) -> Example:
     """What the user says about a picture: one part of it put right and confirmed."""
     image, truth = study.corrected[index]
     corrections, labels = correct_region(truth, segment(image, study.parent).labels, n_objects, index)
-    return Example(Image.from_array(image), corrections, labels)
+    return Example(as_image(image), corrections, labels)
 
 
 def _thorough(study: _Study, index: int, n_objects: int, iterations: int) -> Model:
@@ -156,7 +157,7 @@ def _scratch(study: _Study, index: int, n_objects: int, iterations: int) -> Mode
 def _instant(study: _Study, index: int, n_strokes: int = 5) -> Model:
     """Five objects corrected one by one; the layer is fitted after each, and the view decides which is next."""
     image, truth = study.corrected[index]
-    session = InstantSession(study.parent, Image.from_array(image))
+    session = InstantSession(study.parent, as_image(image))
     found = session.labels()
     corrections = np.zeros(truth.shape, np.int32)
     for _ in range(n_strokes):
@@ -176,7 +177,7 @@ def _both(study: _Study, index: int) -> Model:
 def _instant_seconds(n_strokes: int) -> float:
     """From a stroke to new labels in a view of 512 x 512 pixels, bundled nuclei model; median."""
     image, truth = bright(0, _VIEW_PX, 120)
-    session = InstantSession(load_model("nuclei-2d"), Image.from_array(image))
+    session = InstantSession(load_model("nuclei-2d"), as_image(image))
     found = session.labels()
     corrections = np.zeros(truth.shape, np.int32)
     seconds = []
@@ -206,7 +207,7 @@ def _real(data: Path, folder: Path, n_seeds: int) -> _Study:
     parent = load_model("nuclei-2d")
     train = _pictures(cells, "train", 2)
     per_minute = _iterations_a_minute(parent, train[0])
-    every = [Example(Image.from_array(image), truth.astype(np.int32) + 1) for image, truth in train]
+    every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in train]
     ceiling = finetune(parent, every, None, iterations=10 * per_minute, hold_out=0.0,
                        policy=Policy(rehearsal_share=0.0)).save(folder / "ceiling")
     return _Study(parent, ceiling, train[:n_seeds], _pictures(cells, "validation", 2),
@@ -214,16 +215,18 @@ def _real(data: Path, folder: Path, n_seeds: int) -> _Study:
 
 
 def _pictures(data: Dataset, part: str, step: int) -> list[Picture]:
-    """Images and truth; averaged over blocks of `step` pixels where that is more than 1."""
+    """Images and truth; grey pictures averaged over blocks of `step` pixels where that is more than 1."""
     found = []
     for case in getattr(data, part):
         image, labels = case.read()
-        pixels = image.data
+        shown: Image | NDArray[Any] = image
         if step > 1:
+            pixels = image.data
             height, width = (side // step * step for side in pixels.shape)
             pixels = pixels[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
             labels = labels[:height:step, :width:step]
-        found.append((pixels.astype(np.float32), labels))
+            shown = pixels.astype(np.float32)
+        found.append((shown, labels))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The last layer of a network, and room in it for classes that a correction names for the first time."""
+"""Room in the last layer of a network for classes that a correction names for the first time."""
 
 from __future__ import annotations
 
@@ -11,30 +11,10 @@ from torch import Tensor, nn
 
 from mambaseg._errors import ModelError
 from mambaseg.models import Model
-from mambaseg.nets.sdi import SDINetwork
-from mambaseg.nets.umamba import UMamba
-from mambaseg.nets.vmunet import VMUNet
 
-__all__ = ["add_classes", "grow_state", "last_layer"]
+__all__ = ["add_classes", "grow_state"]
 
 _NEW_BIAS = -2.0  # below the old classes' in softmax, so that nothing turns into the new class before it is learned
-
-
-def last_layer(network: nn.Module) -> str:
-    """Name of the 1x1 convolution that makes the full-resolution logits.
-
-    Raises
-    ------
-    ModelError : the network ends in something else
-    """
-    if isinstance(network, UMamba):
-        return f"decoder.seg_layers.{len(network.decoder.seg_layers) - 1}"
-    if isinstance(network, VMUNet):
-        return "vmunet.final_conv"
-    if isinstance(network, SDINetwork):
-        return f"seg_outs.{len(network.seg_outs) - 1}"
-    raise ModelError(f"The network {type(network).__name__} ends in no layer that can be learned on its own; use a "
-                     "U-Mamba model.")
 
 
 def add_classes(model: Model, names: Sequence[str]) -> Model:

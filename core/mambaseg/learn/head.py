@@ -1,7 +1,7 @@
-"""Instant learning: the features before the last layer are kept for the view, and only that layer is fitted again.
+"""Instant learning: what the network answers and sees early on is kept for the view; only a linear map of it is fitted.
 
-The last layer is a 1x1 convolution, so it may as well be applied after the windows are blended: a fit changes the view
-without running the network again, and what is outside of the view is as if the network itself had been changed.
+The map is applied after the windows are blended, so a fit changes the view without running the network again. Saved, it
+is applied window by window (`mambaseg.models.taps`), which differs by what the blur takes in at a window's edge.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mambaseg._errors import ModelError
 from mambaseg.image import Image
 from mambaseg.instances import interior_and_boundary
 from mambaseg.learn.examples import Example, as_examples, prepare_image, sparse_labels, to_grid
-from mambaseg.learn.grow import last_layer
 from mambaseg.learn.logistic import Sample, fit_logistic
 from mambaseg.models import Model
-from mambaseg.models.adapters import read_changes, save_adapter
+from mambaseg.models.adapters import read_steps, save_adapter
+from mambaseg.models.taps import Watch, mix, tap_names, tap_width
 from mambaseg.predict.blend import logits_to_probabilities
 from mambaseg.predict.run import Box, predict_logits, prepared_box, roi_bounds, to_frame
 from mambaseg.prepare import Prepared
@@ -33,45 +32,28 @@ from mambaseg.train.sample import UNLABELLED
 __all__ = ["InstantSession"]
 
 _VOXELS_A_CLASS = 4000  # of a view's corrections that a fit looks at
+_SIGMA_PER_RADIUS = 0.2  # of an object's radius: width of the blur; chosen by the study in docs/learning.md
 _VOXELS_ELSEWHERE = 6000  # of a view that hold the fit near the former answer
 
 
 class _Trunk(nn.Module):
-    """A network without its last layer: what that layer is given, at full resolution."""
+    """A network's logits, the features that an adapter may use, and its input, at full resolution."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        head = network.get_submodule(last_layer(network))
-        if not isinstance(head, nn.Conv2d | nn.Conv3d) or head.bias is None:
-            raise ModelError("The network ends in a layer that cannot be learned on its own; use a U-Mamba model.")
-        self.prior = torch.cat([head.weight.detach().flatten(1), head.bias.detach()[:, None]], 1).cpu().double()
-        self.head_shape = head.weight.shape
-        self._seen: Tensor | None = None
-        self._head = head
-
-    def _look(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._seen = inputs[0]
+        self.watch = Watch(network, tap_names(network))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channel, *S) -> features (batch, width, *S)."""
-        hook = self._head.register_forward_pre_hook(self._look)
-        try:
-            self.network(x)
-        finally:
-            hook.remove()
-        features = self._seen
-        if features is None:
-            raise ModelError("The network does not use its last layer, so it cannot be learned on its own.")
-        self._seen = None
-        if features.shape[2:] != x.shape[2:]:  # a network that enlarges its logits: linear, so features may go first
-            features = functional.interpolate(features, size=x.shape[2:], mode="bilinear", align_corners=False)
-        return features
+        """(batch, channel, *S) -> (batch, output + width, *S)."""
+        output = self.network(x)
+        logits = output[0] if isinstance(output, list | tuple) else output
+        return torch.cat([logits, *self.watch.take(x)], 1)
 
 
 @dataclass
 class _View:
-    """A part of an image with its features, (width, *box of the prepared grid)."""
+    """A part of an image with its logits and features, (output + width, *box of the prepared grid)."""
 
     image: Image
     prepared: Prepared
@@ -90,12 +72,12 @@ class InstantSession:
     model : saved; its first network is used
     image, roi : the first view; see `look`
     device, precision : as for `mambaseg.segment`
-    hold : how firmly answers stay where nothing was corrected; larger moves less
+    hold : how firmly answers stay where nothing was corrected; larger moves less; see `fit_logistic`
     progress : called for each window that features are computed of
 
     Raises
     ------
-    ModelError : the network's last layer cannot be learned on its own, or the model finds regions
+    ModelError : the model finds regions
     """
 
     model: Model
@@ -103,21 +85,21 @@ class InstantSession:
     roi: Box | None = None
     device: str = "auto"
     precision: str = "auto"
-    hold: float = 0.3
+    hold: float = 0.6
     progress: ProgressCallback | None = None
     _samples: dict[int, Sample] = field(default_factory=dict, init=False)
     _n_views: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Find the last layer and compute the first view's features."""
+        """Compute the first view's features."""
         if self.model.kind == "regions":
             raise ModelError(f"{self.model.title} finds regions that may overlap, which cannot be learned at once; "
                              "choose a model of classes or of objects.")
-        network = self.model.built
-        self._layer = last_layer(network)
-        self._trunk = _Trunk(network)
-        self._prior = self._trunk.prior
+        self._trunk = _Trunk(self.model.built)
+        width = tap_width(self.model.built, self.model.n_channels)
+        self._prior = torch.eye(self.model.n_outputs, self.model.n_outputs + width + 1, dtype=torch.float64)
         self._weights = self._prior.clone()
+        self._sigma = 0.0
         self.look(self.image, self.roi)
 
     def look(self, image: Image, roi: Box | None = None) -> NDArray[Any]:
@@ -164,20 +146,24 @@ class InstantSession:
             self._samples[self._n_views] = sample
         if self._samples:
             self._weights = fit_logistic(list(self._samples.values()), self._prior, self._weights, self.hold)
+            radii = torch.cat([each.radii for each in self._samples.values()])
+            self._sigma = _SIGMA_PER_RADIUS * float(radii.median()) if len(radii) else 0.0
         return self.labels()
 
     def forget(self) -> NDArray[Any]:
         """Labels in view as the model itself gives them; all that was learned is dropped."""
         self._samples.clear()
         self._weights = self._prior.clone()
+        self._sigma = 0.0
         return self.labels()
 
     def probabilities(self) -> NDArray[np.float32]:
         """(output, *roi), as the network would give them with the learned layer."""
         view = self._view
-        weights = self._weights.float()
-        flat = view.features.flatten(1)
-        logits = torch.addmm(weights[:, -1:], weights[:, :-1], flat).reshape(-1, *view.features.shape[1:]).numpy()
+        is_stack = view.features.ndim - 1 > self.model.plan.ndim  # a volume that a 2-D model takes slice by slice
+        batch = view.features.movedim(1, 0) if is_stack else view.features[None]
+        mixed = mix(batch, self._weights, self._sigma) if batch.numel() else batch[:, : len(self._weights)]
+        logits = (mixed.movedim(0, 1) if is_stack else mixed[0]).contiguous().numpy()
         prepared = view.prepared
         if prepared.shape_after_crop == prepared.array.shape[1:] == prepared.shape_before_crop:  # one voxel is one
             back = np.argsort(prepared.transpose)
@@ -193,16 +179,13 @@ class InstantSession:
 
     def save(self, name: str, folder: Any = None) -> Model:
         """Keep what was learned as a named adapter of the model; see `mambaseg.models.adapters.save_adapter`."""
-        delta = (self._weights - self._prior).float()
-        changes = {f"{self._layer}.weight": delta[:, :-1].reshape(self._trunk.head_shape),
-                   f"{self._layer}.bias": delta[:, -1].clone()}
+        steps: list[dict[str, Tensor]] = [{"weights": self._weights, "sigma": torch.tensor([self._sigma])}]
         for adapter in self.model.adapters:
             if adapter.name == name and adapter.is_on:  # this session began with it, and goes on from there
-                earlier = read_changes(self.model, adapter)
-                changes = {key: change + earlier[key] for key, change in changes.items()}
+                steps = read_steps(self.model, adapter) + steps
         record = {"n_views": len(self._samples),
                   "n_voxels": round(sum(float(sample.weight.sum()) for sample in self._samples.values()))}
-        return save_adapter(self.model, name, changes, record, folder)
+        return save_adapter(self.model, name, steps, record, folder)
 
     def _sample(self, example: Example) -> Sample | None:
         """Features and targets of the corrected voxels in view, and of some others; None where none is in view."""
@@ -213,6 +196,7 @@ class InstantSession:
         if not known.any():
             return None
         classes = np.maximum(target, 0)
+        radii = _radii(classes, self.model.plan.ndim) if self.model.kind == "instances" else np.zeros(0)
         classes = interior_and_boundary(classes) if self.model.kind == "instances" else classes
         random = np.random.default_rng(0)
         flat, is_known = classes.ravel(), known.ravel()
@@ -223,7 +207,14 @@ class InstantSession:
         elsewhere = _some(np.flatnonzero(~is_known), _VOXELS_ELSEWHERE, random)
         features = view.features.flatten(1).T
         return Sample(_with_one(features[at]), torch.from_numpy(flat[at].astype(np.int64)),
-                      torch.from_numpy(stands_for), _with_one(features[elsewhere]))
+                      torch.from_numpy(stands_for), _with_one(features[elsewhere]), torch.from_numpy(radii))
+
+
+def _radii(objects: NDArray[Any], ndim: int) -> NDArray[np.float64]:
+    """Radius of the disc or ball of each object's size, voxels; for a 2-D model in a volume of its pieces in slices."""
+    planes = objects if objects.ndim > ndim else objects[None]
+    sizes = np.concatenate([np.unique(plane[plane > 0], return_counts=True)[1] for plane in planes])
+    return np.asarray(np.sqrt(sizes / np.pi) if ndim == 2 else np.cbrt(0.75 * sizes / np.pi), np.float64)
 
 
 def _some(indices: NDArray[np.intp], n_most: int, random: np.random.Generator) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""A multinomial logistic fit that starts at, and is held by, the layer that is there."""
+"""A multinomial logistic fit that starts at, and is held by, the answers that are there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 __all__ = ["Sample", "fit_logistic"]
 
 _N_STEPS = 60
-_RIDGE = 1e-4  # of the mean square feature: keeps directions that no voxel shows where they are
+_RIDGE = 1e-2  # of a feature's variance, against the weight of all voxels together, which is about 1
 _FULL_TRUST = 500  # corrected voxels from which on they count as much as everything else together
 
 
@@ -26,23 +26,26 @@ class Sample:
     target : int64, (n,), their classes
     weight : (n,) how many corrected voxels each of them stands for
     elsewhere : (m, width + 1) of voxels that nobody looked at
+    radii : (object,) of the corrected objects, voxels; empty where there are none
     """
 
     features: Tensor
     target: Tensor
     weight: Tensor
     elsewhere: Tensor
+    radii: Tensor
 
 
 def fit_logistic(samples: Sequence[Sample], prior: Tensor, start: Tensor, hold: float) -> Tensor:
     """Weights (class, width + 1) that agree with the corrections and change other answers little.
 
-    Minimises the cross entropy on corrected voxels, every class counting alike, plus `hold` times the divergence from
-    the prior's answers on the others, plus a small ridge around the prior.
+    Minimises the cross entropy on corrected voxels, a class counting as the root of its size, plus the divergence from
+    the prior's answers on the others, plus a small ridge around the prior. The others count `hold` times the more, the
+    more often the prior was right where the user corrected: where it was wrong, it is wrong elsewhere, too.
 
     Parameters
     ----------
-    prior : (class, width + 1), the layer as it came
+    prior : (class, width + 1), what was there before
     start : where to begin, from an earlier fit
 
     Notes
@@ -54,19 +57,38 @@ def fit_logistic(samples: Sequence[Sample], prior: Tensor, start: Tensor, hold: 
     known = torch.cat([sample.features for sample in samples])
     target = functional.one_hot(torch.cat([sample.target for sample in samples]), n_classes).double()
     elsewhere = torch.cat([sample.elsewhere for sample in samples])
-    weight = torch.cat([sample.weight for sample in samples])
-    counts = weight @ target
-    trust = weight.sum() / (weight.sum() + _FULL_TRUST)
-    weight = trust * weight * (target @ (1 / counts.clamp(min=1))) / (counts > 0).sum()
+    stands_for = torch.cat([sample.weight for sample in samples])
+    counts = stands_for @ target
+    trust = stands_for.sum() / (stands_for.sum() + _FULL_TRUST)
+    balanced = stands_for * (target @ counts.clamp(min=1).rsqrt())
+    anchor = hold * (1 - trust + trust * _skill(known @ prior.T, target, stands_for)) ** 2
     rows = torch.cat([known, elsewhere])
     wanted = torch.cat([target, (elsewhere @ prior.T).softmax(1)])
-    weights = torch.cat([weight, torch.full((len(elsewhere),), hold / max(1, len(elsewhere)), dtype=torch.float64)])
+    weights = torch.cat([trust * balanced / balanced.sum(),
+                         torch.ones(len(elsewhere), dtype=torch.float64) * anchor / max(1, len(elsewhere))])
     gram = rows.T @ (rows * weights[:, None])
-    ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
-    factor = torch.linalg.cholesky(0.5 * gram + ridge)
+    ridge = _ridge(rows, n_classes)
+    factor = torch.linalg.cholesky(0.5 * gram + ridge.diag())
     fitted = start.clone()
     for _ in range(_N_STEPS):
         error = ((rows @ fitted.T).softmax(1) - wanted) * weights[:, None]
-        gradient = error.T @ rows + (fitted - prior) @ ridge
+        gradient = error.T @ rows + (fitted - prior) * ridge
         fitted -= torch.cholesky_solve(gradient.T, factor).T
     return fitted
+
+
+def _skill(logits: Tensor, target: Tensor, stands_for: Tensor) -> Tensor:
+    """Share of the corrected voxels, classes counting alike, that were right before: 0 by chance, 1 for all."""
+    right = (logits.argmax(1) == target.argmax(1)) * stands_for
+    counts = stands_for @ target
+    n_present = (counts > 0).sum()
+    share = ((right @ target) / counts.clamp(min=1)).sum() / n_present
+    return ((share - 1 / len(counts)) / (1 - 1 / len(counts))).clamp(0, 1)
+
+
+def _ridge(rows: Tensor, n_logits: int) -> Tensor:
+    """Weight of the squared distance from the prior, by column: as if features had variance 1; the bias is free."""
+    ridge = _RIDGE * rows.var(0).clamp(min=1e-6)
+    ridge[:n_logits] = _RIDGE  # the former logits have a scale that means something
+    ridge[-1] = 1e-6
+    return ridge

@@ -22,7 +22,7 @@ def correct_objects(truth: NDArray[Any], found: NDArray[Any], n_objects: int, se
     Parameters
     ----------
     truth, found : object numbers on one grid
-    n_objects : true objects to correct, those with the lowest IoU first; equals in random order
+    n_objects : true objects to correct, those with the lowest IoU first, to a tenth; equals in random order
     already : corrections made before; their objects are left alone
 
     Returns
@@ -30,11 +30,12 @@ def correct_objects(truth: NDArray[Any], found: NDArray[Any], n_objects: int, se
     corrections (0 not looked at, v + 1), and all labels as the user leaves them
     """
     corrections = np.zeros(truth.shape, np.int32) if already is None else already.astype(np.int32)
-    labels = np.where(corrections > 0, corrections - 1, found).astype(np.int32)
+    apart = np.where(found > 0, found + corrections.max(), 0)  # a new answer may use the number of a corrected object
+    labels = np.where(corrections > 0, corrections - 1, apart).astype(np.int32)
     table = overlaps(truth, found)
     best = np.zeros(len(table.truth_ids))
     np.maximum.at(best, table.truth_index, table.iou)
-    order = np.lexsort((np.random.default_rng(seed).random(len(best)), best.round(2)))
+    order = np.lexsort((np.random.default_rng(seed).random(len(best)), best.round(1)))
     left = [i for i in order if not (corrections[truth == table.truth_ids[i]] > 1).any()]
     number = int(max(labels.max(initial=0), 1))
     for i in left[:n_objects]:

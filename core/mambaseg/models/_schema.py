@@ -94,7 +94,7 @@ def _is_member(value: Any) -> bool:
 
 
 def _is_adapter(value: Any) -> bool:
-    """Whether a value describes a small change of the last layer; see `mambaseg.models.adapters`."""
+    """Whether a value describes a small change of what a model answers; see `mambaseg.models.adapters`."""
     return (isinstance(value, dict) and set(value) == {"name", "checksum", "is_on", "training"}
             and _is_name(value["name"]) and isinstance(value["is_on"], bool)
             and all(_ENTRIES[name][0](value[name]) for name in ("checksum", "training")))

@@ -1,4 +1,4 @@
-"""Adapters: small named changes to the last layer of a model, learned from corrections, that can be taken off again."""
+"""Adapters: small named changes to what a model answers, learned from corrections, that can be taken off again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from mambaseg.models.model import Model
 
-__all__ = ["Adapter", "adapter_file", "apply_adapters", "read_changes", "remove_adapter", "save_adapter",
+__all__ = ["Adapter", "adapter_file", "apply_adapters", "read_steps", "remove_adapter", "save_adapter",
            "switch_adapter"]
+
+_MAX_SIGMA = 50.0  # voxels; a wider blur is none of ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,25 +49,27 @@ def adapter_file(checksum: str) -> str:
 
 
 def apply_adapters(model: Model, network: nn.Module) -> None:
-    """Add the changes of all adapters that are on to the network's weights, in place.
+    """Let the network answer as the adapters that are on make it answer, one after the other, in place.
 
     Raises
     ------
     ModelError : a file is missing, changed, or does not fit the network
     """
-    state = network.state_dict()
+    from mambaseg.models.taps import add_step
+
     for adapter in model.adapters:
         if not adapter.is_on:
             continue
-        for key, change in read_changes(model, adapter).items():
-            if key not in state or state[key].shape != change.shape or not change.isfinite().all():
-                raise ModelError(f'The adapter "{adapter.name}" was not made for {model.title}: "{key[:100]}" does not '
-                                 "fit; remove the adapter.")
-            state[key] += change  # the network's own memory; a state dictionary is cut from the gradients
+        for step in read_steps(model, adapter):
+            weights, sigma = step.get("weights"), step.get("sigma")
+            if (weights is None or sigma is None or weights.ndim != 2 or len(weights) != model.n_outputs
+                    or sigma.numel() != 1 or not weights.isfinite().all() or not 0 <= float(sigma) <= _MAX_SIGMA):
+                raise ModelError(f'The adapter "{adapter.name}" was not made for {model.title}; remove the adapter.')
+            add_step(network, step)
 
 
-def read_changes(model: Model, adapter: Adapter) -> dict[str, Tensor]:
-    """What an adapter adds to the weights, by their names in the state dictionary.
+def read_steps(model: Model, adapter: Adapter) -> list[dict[str, Tensor]]:
+    """What an adapter does to the logits, step after step; see `mambaseg.models.taps.add_step`.
 
     Raises
     ------
@@ -81,20 +85,25 @@ def read_changes(model: Model, adapter: Adapter) -> dict[str, Tensor]:
         if sha256(path) != adapter.checksum:
             raise ModelError(f'{path} is not what it was when the adapter "{adapter.name}" was saved; remove the '
                              "adapter or get a fresh copy of the model.")
-        return load_file(path)
+        found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f'{path} with the adapter "{adapter.name}" cannot be read ({error}); remove the adapter or '
                          "get a fresh copy of the model.") from error
+    steps: dict[str, dict[str, Tensor]] = {}
+    for key, value in found.items():
+        number, _, name = key.partition(".")
+        steps.setdefault(number, {})[name] = value
+    return [steps[number] for number in sorted(steps, key=lambda text: (len(text), text))]
 
 
-def save_adapter(model: Model, name: str, changes: Mapping[str, Tensor], training: dict[str, Any],
+def save_adapter(model: Model, name: str, steps: Sequence[Mapping[str, Tensor]], training: dict[str, Any],
                  folder: Path | str | None = None) -> Model:
     """The model with an adapter of this name, on; one that was there is replaced.
 
     Parameters
     ----------
     model : saved
-    changes : what is added to the weights, by their names in the state dictionary
+    steps : what is done to the logits; see `mambaseg.models.taps.add_step`
     training : record of plain values
     folder : where the model with its adapter goes, as a copy; None: into the model's own folder
 
@@ -109,7 +118,8 @@ def save_adapter(model: Model, name: str, changes: Mapping[str, Tensor], trainin
     if not re.fullmatch(r"[\w.()+-]{1,100}", name):
         raise ModelError(f'"{name}" cannot be an adapter\'s name; use letters, digits and -_.()+.')
     model = _in_folder(model, folder)
-    content = save({key: value.float().contiguous() for key, value in changes.items()})
+    content = save({f"{number}.{key}": value.float().contiguous()
+                    for number, step in enumerate(steps) for key, value in step.items()})
     added = Adapter(name, hashlib.sha256(content).hexdigest(), True, training)
     with atomic_path((model.folder or Path()) / adapter_file(added.checksum), len(content)) as temporary:
         temporary.write_bytes(content)

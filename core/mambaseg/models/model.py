@@ -87,7 +87,7 @@ class Model:
     regions : label values that each region is made of, for kind "regions"; empty: not known
     region_order : label that each region is painted with, later regions over earlier ones; empty: 1, 2, 3, ...
     keep_largest : groups of label values; of each group, taken as one, only the largest piece is kept in the labels
-    adapters : named changes of the last layer of the first network; those that are on are part of what it computes
+    adapters : named changes of what the first network answers; those that are on are part of what it computes
 
     The last five are in `model.json` only where there are any.
     """
