@@ -20,12 +20,12 @@ def identity(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> ImageIdentity:
 
 
 def stroke(seed: int, number: int, shape: tuple[int, int] = SHAPE) -> Stroke:
-    """Box and label of a stroke; two strokes in a row never have the same label."""
+    """Box and label of a stroke; no two have the same label, so that each changes something."""
     random = np.random.default_rng((seed, number))
     sides = random.integers(1, 40, 2)
     start = [int(random.integers(0, extent - side)) for extent, side in zip(shape, sides, strict=True)]
     box = tuple(slice(first, first + int(side)) for first, side in zip(start, sides, strict=True))
-    return box, 1 + number % 200  # type: ignore[return-value]  # two axes
+    return box, 1 + number  # type: ignore[return-value]  # two axes
 
 
 def painted(seed: int, n_strokes: int) -> np.ndarray:

@@ -7,13 +7,15 @@ import ctypes
 import functools
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import torch
 from torch.nn import functional
 
 from mambaseg._errors import UserError
 
-__all__ = ["choose_device", "choose_precision", "keep_freed_memory", "release_freed_memory"]
+__all__ = ["choose_device", "choose_precision", "keep_freed_memory", "peak_memory_bytes", "release_freed_memory"]
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -95,3 +97,16 @@ def release_freed_memory() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library: nothing is kept
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def peak_memory_bytes() -> int:
+    """Most memory that this process has had resident so far."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage on Linux begins with the memory of the program that started this one
+        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

@@ -164,17 +164,16 @@ CASES = [
 
 
 @pytest.mark.slow
-def test_nine_of_ten_runs_cost_what_was_said(cache: Path) -> None:
-    """Within 30 % of the time and 20 % of the peak memory; seconds of the processor, so that load matters less."""
+def test_nine_of_ten_runs_take_the_memory_that_was_said(cache: Path) -> None:
+    """Within 20 % of the peak memory; prints the ratio of time, too, in seconds of the processor."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    wrong = {"time": [], "memory": []}
+    wrong = []
     for case in CASES:
         said, was = (json.loads(subprocess.run(
             [sys.executable, "-c", CHILD, json.dumps([*case, what])], capture_output=True, text=True, check=True,
             env=environment, timeout=1200).stdout) for what in ("estimate", "run"))
         ratios = said[0] / was[0], said[1] / was[1]
         sys.stdout.write(f"{case}: time {ratios[0]:.2f}, memory {ratios[1]:.2f} of what it was\n")
-        for name, ratio, limit in zip(wrong, ratios, (0.3, 0.2), strict=True):
-            if abs(ratio - 1) > limit:
-                wrong[name].append((case, ratio))
-    assert max(map(len, wrong.values())) <= 1, wrong
+        if abs(ratios[1] - 1) > 0.2:
+            wrong.append((case, ratios[1]))
+    assert len(wrong) <= 1, wrong

@@ -21,7 +21,6 @@ import importlib
 import math
 import multiprocessing
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -34,10 +33,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mambaseg._errors import MissingPackageError
+from mambaseg.machine import peak_memory_bytes
 from mambaseg.nets import layers
 from mambaseg.nets.registry import NETWORKS, build, config_from_plan
 from mambaseg.nets.vssm import SS2D
-from mambaseg.ops import selective_scan
+from mambaseg.ops import warm_up
 from mambaseg.plan.network_size import features_per_stage
 from mambaseg.plan.plan import Plan
 
@@ -54,7 +54,8 @@ FIGURES = {
 }
 _SIDE_PX, _QUICK_SIDE_PX = 512, 64
 _N_CHANNELS, _N_CLASSES = 3, 3
-_LIBRARIES = ("mambaseg.ops.scan_numba", "dynamic_network_architectures.architectures.unet", "monai.networks.nets",
+_LIBRARIES = ("mambaseg.ops.scan_numba", "mambaseg.ops.scan_2d_numba",
+              "dynamic_network_architectures.architectures.unet", "monai.networks.nets",
               "torch._dynamo")  # the last is what counting operations loads
 _LEAST_EDGE = 4  # nnU-Net pools down to this many pixels
 
@@ -150,7 +151,7 @@ def _measure(name: str, side: int, n_rounds: int) -> dict[str, float | str]:
     for library in _LIBRARIES:  # its memory belongs to no network
         with contextlib.suppress(ImportError):
             importlib.import_module(library)
-    _warm_up()
+    warm_up(background=False)  # its memory belongs to no network
     torch.manual_seed(0)
     image = torch.randn(1, _N_CHANNELS, side, side)
     before_bytes = psutil.Process().memory_info().rss
@@ -164,24 +165,8 @@ def _measure(name: str, side: int, n_rounds: int) -> dict[str, float | str]:
             start = time.perf_counter()
             network(image)
             seconds.append(time.perf_counter() - start)
-    peak_bytes = _peak_bytes()  # before the attention is computed in another way to be counted
+    peak_bytes = peak_memory_bytes()  # before the attention is computed in another way to be counted
     return {"parameters_millions": sum(value.numel() for value in network.parameters()) / 1e6,
             "multiply_adds_giga": count_multiply_adds(network, image) / 1e9,
             "peak_memory_mb": max(0, peak_bytes - before_bytes) / 1e6,
             "image_s": statistics.median(seconds[1:])}
-
-
-def _warm_up() -> None:
-    """Load or compile the scan's kernels, whose memory belongs to no network."""
-    selective_scan(torch.ones(1, 2, 4), torch.ones(1, 2, 4), -torch.ones(2, 16), torch.ones(1, 16, 4),
-                   torch.ones(1, 16, 4), torch.ones(2))
-
-
-def _peak_bytes() -> int:
-    """Most memory that this process ever had resident."""
-    peak = getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
-    if peak is None:
-        import resource  # not on Windows
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return int(peak)

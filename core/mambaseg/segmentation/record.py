@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import platform
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import torch
 
 import mambaseg
 from mambaseg.image import Image
+from mambaseg.machine import peak_memory_bytes
 from mambaseg.models import Model
 
 __all__ = ["Watch", "describe_image", "describe_model", "describe_program"]
@@ -32,12 +31,7 @@ class Watch:
     @property
     def peak_memory_bytes(self) -> int:
         """Most memory that this process has held so far, not only in the present run."""
-        if sys.platform == "win32":
-            return int(psutil.Process().memory_info().peak_wset)
-        import resource  # not on Windows
-
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+        return peak_memory_bytes()
 
 
 def describe_program() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -81,9 +82,9 @@ def test_the_networks_of_the_other_papers_train_the_same_way(discs: Path, tmp_pa
 
 
 def test_a_planar_network_refuses_volumes(tmp_path: Path) -> None:
-    data = write_dataset(tmp_path / "set", n=1, instances=False)
-    for part, values in (("images", np.uint8), ("labels", np.uint8)):
-        tifffile.imwrite(data / part / "case0.tif", np.ones((8, SIDE, SIDE), values), metadata={"axes": "ZYX"})
+    data = write_dataset(tmp_path / "set", n=2, instances=False)
+    for part, case in itertools.product(("images", "labels"), range(2)):
+        tifffile.imwrite(data / part / f"case{case}.tif", np.ones((8, SIDE, SIDE), np.uint8), metadata={"axes": "ZYX"})
     with pytest.raises(DatasetError, match="umamba-bot"):
         mambaseg.train(data, output=tmp_path / "model", network="vmunet", iterations=1)
 
