@@ -67,6 +67,7 @@ class LearnCard(Card):
         self.time = QLabel("about 2 min")
         self.names = QLineEdit()
         self.names.setObjectName("new_classes")
+        self.names.setToolTip("Names of the classes that you painted and the model lacks, with commas between.")
         self.names.hide()
         self.bar = QProgressBar()
         self.bar.setObjectName("learning")

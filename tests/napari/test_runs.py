@@ -54,7 +54,7 @@ def test_pieces_appear_while_it_runs_nearest_first(busy: Any) -> None:
     assert not shown["progress"].isHidden()
     assert shown["progress_line"].text().startswith("Window ")
     shown.wait()
-    assert results(shown)[0].editable
+    shown.qtbot.waitUntil(lambda: results(shown)[0].editable, timeout=20_000)  # once its strokes can be kept
     assert results(shown)[0].data.max() > 100
 
 
