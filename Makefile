@@ -7,7 +7,7 @@ READY := .venv/.ready
 DISPLAYED := .venv/.displayed
 export PYTHON
 
-.PHONY: help setup demo check test test-core test-slicer test-gui test-quick clean
+.PHONY: help setup demo check test test-core test-slicer test-gui test-quick soak clean
 
 help:
 	@echo "make demo        segment a real microscopy picture with a model that comes along"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-quick  the tests without the slow ones and without windows"
 	@echo "make test-gui    the tests of the napari plugin, on a display of their own"
 	@echo "make test-slicer the tests of the 3D Slicer extension, without Slicer"
+	@echo "make soak        the long proofs: hundreds of kills, estimates against runs"
 	@echo "make check       lint, types and layers"
 
 setup: $(READY)
@@ -42,7 +43,7 @@ test: check
 	@$(MAKE) --no-print-directory test-gui
 
 test-core: $(READY)
-	$(BIN)/pytest -q --ignore=tests/napari --ignore=tests/slicer --cov=mambaseg --cov-report=
+	$(BIN)/pytest -q -m "not soak" --ignore=tests/napari --ignore=tests/slicer --cov=mambaseg --cov-report=
 
 test-slicer: $(READY)
 	env -u DISPLAY QT_QPA_PLATFORM=offscreen $(BIN)/pytest -q tests/slicer --cov=mambaseg --cov-append --cov-report=
@@ -51,7 +52,10 @@ test-gui: $(READY) $(DISPLAYED)
 	tools/with-display $(BIN)/pytest -q tests/napari --cov=mambaseg --cov=napari_mambaseg --cov-append --cov-report=term
 
 test-quick: $(READY)
-	$(BIN)/pytest -q -m "not slow" --ignore=tests/napari --ignore=tests/slicer
+	$(BIN)/pytest -q -m "not slow and not soak" --ignore=tests/napari --ignore=tests/slicer
+
+soak: $(READY)
+	$(BIN)/pytest -q -s -m soak --ignore=tests/napari --ignore=tests/slicer
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

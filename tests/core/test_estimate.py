@@ -163,7 +163,7 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_nine_of_ten_runs_take_the_memory_that_was_said(cache: Path) -> None:
     """Within 20 % of the peak memory; prints the ratio of time, too, in seconds of the processor."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -212,7 +212,7 @@ def kill_while_painting(path: Path, seed: int, n_done: int, random_s: float) -> 
     return said[-1] if said else n_done, n_there
 
 
-@pytest.mark.parametrize("n_kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [20, pytest.param(200, marks=pytest.mark.soak)])
 def test_killed_painter_loses_no_acknowledged_stroke(tmp_path: Path, n_kills: int) -> None:
     generator, n_done, n_lost = random.Random(n_kills), 0, 0
     for _ in range(n_kills):
