@@ -108,7 +108,7 @@ def test_locked_labels_survive_segmenting_again(desk: Any) -> None:
     number, drawn = first.selected_label, first.data == first.selected_label
     shown.settle()
     shown.qtbot.waitUntil(lambda: not shown.window["counts"].text().startswith("0 corrected"), timeout=20_000)
-    assert shown.picture.rims in shown.window.viewer.layers
+    shown.qtbot.waitUntil(lambda: shown.picture.rims in shown.window.viewer.layers, timeout=20_000)
     assert shown.picture.rims.data[drawn].all()
     shown.window.segment()
     shown.settle()
