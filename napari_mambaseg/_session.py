@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from mambaseg import Cancelled, Progress, UserError
+from mambaseg import Cancelled, Progress
 from mambaseg.jobs import Job, Worker, new_folder
+from napari_mambaseg._background import told
 
 __all__ = ["Check", "Run", "Session"]
 
@@ -92,7 +92,7 @@ class Run:
         elif isinstance(error, Cancelled) or self._stop.is_set():
             self._end(self.cancelled)
         elif error is not None:
-            self._end(self.failed, *_told(error))
+            self._end(self.failed, *told(error))
         else:
             self._end(self.finished, future.result())
 
@@ -168,14 +168,3 @@ class Session:
         self._runs = [run for run in self._runs if not run.is_closed]  # the files of the others are still wanted
         if all(run.is_over for run in self._runs):
             self._timer.stop()
-
-
-def _told(error: BaseException) -> tuple[str, str]:
-    """A sentence for people, and details."""
-    details = "".join(traceback.format_exception(error))
-    if isinstance(error, UserError):
-        return str(error), details
-    if isinstance(error, MemoryError):
-        return "There is not enough memory for this image; choose a part of it.", details
-    sentence = f"This should not have happened ({type(error).__name__}: {error}); copy the details into a bug report."
-    return sentence, details

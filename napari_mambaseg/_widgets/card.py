@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-__all__ = ["Card", "label"]
+__all__ = ["Card", "label", "push_button"]
 
 
 def label(text: str = "", name: str = "") -> QLabel:
@@ -16,6 +16,15 @@ def label(text: str = "", name: str = "") -> QLabel:
     widget.setTextFormat(Qt.TextFormat.PlainText)
     widget.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return widget
+
+
+def push_button(text: str, name: str, tip: str) -> QPushButton:
+    """A button that Return presses while it has the focus."""
+    widget = QPushButton(text)
+    widget.setObjectName(name)
+    widget.setToolTip(tip)
+    widget.setAutoDefault(True)
     return widget
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QWidget
 
 from mambaseg import words
 from mambaseg.learn.corrections import Counts
-from napari_mambaseg._widgets.card import Card, label
+from napari_mambaseg._widgets.card import Card, label, push_button
 
 __all__ = ["CorrectCard"]
 
@@ -26,14 +26,14 @@ class CorrectCard(Card):
         self.saved = QLabel()
         self.saved.setObjectName("saved")
         self.saved.setToolTip("Strokes are on the disk before you can draw the next one.")
-        self.unsure = _button("Show me where it is unsure", "unsure", "Jumps to what the model is least sure of, the "
-                              "worst first (U). Enter: it is right. Draw: correct it. Esc: skip.")
+        self.unsure = push_button("Show me where it is unsure", "unsure", "Jumps to what the model is least sure of, "
+                                  "the worst first (U). Enter: it is right. Draw: correct it. Esc: skip.")
         self.unsure_line = QLabel()
         self.unsure_line.setObjectName("unsure_line")
-        self.confirm = _button("This region is right", "confirm", "Confirms what is in view, or the rectangle of a "
-                               "Shapes layer that is active (C).")
-        self.split = _button("Split", "split_objects", "Click two places in one cell to cut it in two.")
-        self.merge = _button("Merge", "merge_objects", "Click two cells to make them one.")
+        self.confirm = push_button("This region is right", "confirm", "Confirms what is in view, or the rectangle of a "
+                                   "Shapes layer that is active (C).")
+        self.split = push_button("Split", "split_objects", "Click two places in one cell to cut it in two.")
+        self.merge = push_button("Merge", "merge_objects", "Click two cells to make them one.")
         self.split.setCheckable(True)
         self.merge.setCheckable(True)
         self.counts = label(name="counts")
@@ -48,9 +48,9 @@ class CorrectCard(Card):
         self.resume = QWidget()
         self.resume.setObjectName("resume")
         self.resume_line = label(name="resume_line")
-        self.go_on = _button("Go on where you stopped", "go_on", "Shows the labels as you left them.")
-        self.adopt = _button("Correct the labels of this layer", "adopt", "Keeps what you draw in the labels "
-                             "layer that is chosen in the layer list, and lets the model learn from it.")
+        self.go_on = push_button("Go on where you stopped", "go_on", "Shows the labels as you left them.")
+        self.adopt = push_button("Correct the labels of this layer", "adopt", "Keeps what you draw in the labels "
+                                 "layer that is chosen in the layer list, and lets the model learn from it.")
         self._lay_out()
         self._clock = QTimer(self)
         self._clock.setInterval(1000)
@@ -128,14 +128,6 @@ def _row(first: QWidget, *others: QWidget) -> QHBoxLayout:
     for other in others:
         row.addWidget(other)
     return row
-
-
-def _button(text: str, name: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setObjectName(name)
-    button.setToolTip(tip)
-    button.setAutoDefault(True)
-    return button
 
 
 def _box(text: str, name: str, tip: str) -> QCheckBox:

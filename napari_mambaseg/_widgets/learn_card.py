@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from psygnal import Signal
 from qtpy.QtCore import QPointF, QSize, Qt
 from qtpy.QtGui import QPainter, QPaintEvent, QPen
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from mambaseg import Progress, words
 from mambaseg.learn.lineage import Version
-from napari_mambaseg._widgets.card import Card, label
+from napari_mambaseg._widgets.card import Card, label, push_button
 
 __all__ = ["Curve", "LearnCard"]
 
@@ -62,8 +62,8 @@ class LearnCard(Card):
 
     def __init__(self, waits_for: str) -> None:
         super().__init__("Learn", "learn_card", waits_for)
-        self.learn = _button("Learn from my corrections", "learn", "Teaches the model what you corrected and "
-                             "confirmed; you can go on meanwhile (Ctrl+L).")
+        self.learn = push_button("Learn from my corrections", "learn", "Teaches the model what you corrected and "
+                                 "confirmed; you can go on meanwhile (Ctrl+L).")
         self.time = QLabel("about 2 min")
         self.names = QLineEdit()
         self.names.setObjectName("new_classes")
@@ -74,11 +74,11 @@ class LearnCard(Card):
         self.bar.setTextVisible(False)
         self.line = label(name="learning_line")
         self.curve = Curve()
-        self.stop = _button("Stop and keep the best", "stop", "Ends learning; the best model so far is judged.")
+        self.stop = push_button("Stop and keep the best", "stop", "Ends learning; the best model so far is judged.")
         self.scores = label(name="scores")
         self.verdict = label(name="verdict")
-        self.keep = _button("Keep", "keep", "Work with the new model from now on; the old one stays in the list.")
-        self.discard = _button("Go back", "discard", "Throw the new model away and stay with the old one.")
+        self.keep = push_button("Keep", "keep", "Work with the new model from now on; the old one stays in the list.")
+        self.discard = push_button("Go back", "discard", "Throw the new model away and stay with the old one.")
         self.compare = QLabel("hold B to compare")
         self.compare.setObjectName("compare")
         self.message = label(name="learn_message")
@@ -204,11 +204,3 @@ def _loss(update: Progress) -> float | None:
         return float(rest.split(",")[0]) if word == "loss" else None
     except ValueError:
         return None
-
-
-def _button(text: str, name: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setObjectName(name)
-    button.setToolTip(tip)
-    button.setAutoDefault(True)
-    return button

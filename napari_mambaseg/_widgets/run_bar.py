@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from psygnal import Signal
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from mambaseg import Progress, words
-from napari_mambaseg._widgets.card import label
+from napari_mambaseg._widgets.card import label, push_button
 
 __all__ = ["RunBar"]
 
@@ -26,16 +26,16 @@ class RunBar(QWidget):
 
     def __init__(self, text: str, tip: str) -> None:
         super().__init__()
-        self.run = _button(text, "run", tip)
+        self.run = push_button(text, "run", tip)
         self.run.setDefault(True)
-        self.cancel = _button("Cancel", "cancel", "Stops at once; what is there already goes, too.")
+        self.cancel = push_button("Cancel", "cancel", "Stops at once; what is there already goes, too.")
         self.progress = QProgressBar()
         self.progress.setObjectName("progress")
         self.progress.setTextVisible(False)
         self.progress_line = label(name="progress_line")
         self.message = label(name="message")
-        self.details = _button("Copy details", "details", "Puts what a bug report needs on the clipboard.")
-        self.undo = _button("Undo", "undo", "Takes the result away again, and brings back what it replaced.")
+        self.details = push_button("Copy details", "details", "Puts what a bug report needs on the clipboard.")
+        self.undo = push_button("Undo", "undo", "Takes the result away again, and brings back what it replaced.")
         self._details = ""
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -110,11 +110,3 @@ class RunBar(QWidget):
         self.run.setVisible(not is_busy)
         for widget in (self.cancel, self.progress, self.progress_line):
             widget.setVisible(is_busy)
-
-
-def _button(text: str, name: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setObjectName(name)
-    button.setToolTip(tip)
-    button.setAutoDefault(True)
-    return button
