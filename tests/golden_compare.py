@@ -1,4 +1,4 @@
-"""What the runners of nnU-Net's fixtures share: reading them, and telling how far two results are apart."""
+"""What the runners of fixtures share: reading nnU-Net's, and telling how far two results are apart."""
 
 from __future__ import annotations
 

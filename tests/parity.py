@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "data" / "parity"))
 import detw
 import parity_losses
+from golden_compare import Arrays, Check, Record
 from mambaseg.nets import build, canonical_key, load_official
 from mambaseg.nets.layers import Mamba, MambaLayer
 from mambaseg.nets.pvt import PatchEmbedding, PVTBlock
@@ -29,20 +30,6 @@ from mambaseg.nets.vssm import SS2D, PatchEmbed, PatchExpand, PatchMerging, VSSB
 from mambaseg.ops import selective_scan
 
 SCAN_BACKENDS = ("reference", "torch", "cpu")
-Record = dict[str, Any]
-Arrays = dict[str, np.ndarray]
-
-
-class Check(NamedTuple):
-    """One comparison: what was compared, how far apart it is, and how far it may be."""
-
-    what: str
-    difference: float
-    tolerance: float
-
-    @property
-    def passes(self) -> bool:
-        return self.difference <= self.tolerance  # False for NaN
 
 
 # --- building ---------------------------------------------------------------------------------------------------------
