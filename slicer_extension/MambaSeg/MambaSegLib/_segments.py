@@ -59,7 +59,7 @@ class Growing:
     def remove(self) -> None:
         """Take it out of the scene."""
         if not self.is_gone:
-            self.node.GetScene().RemoveNode(self.node)
+            remove_node(self.node)
 
 
 def show_labels(source: Source, labels: NDArray[Any], record: dict[str, Any], model: Model, model_name: str,
@@ -134,6 +134,14 @@ def show_doubt(source: Source, doubt: NDArray[np.float32]) -> Any:
         display.AutoWindowLevelOff()
         display.SetWindowLevelMinMax(0.0, 1.0)
     return node
+
+
+def remove_node(node: Any) -> None:
+    """Take a segmentation out of its scene, with what displays it: the scene by itself leaves the display behind."""
+    scene = node.GetScene()
+    displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    for each in (node, *displays):
+        scene.RemoveNode(each)
 
 
 def volume_of(node: Any) -> Any:

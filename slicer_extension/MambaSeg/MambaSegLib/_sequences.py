@@ -7,6 +7,7 @@ from typing import Any
 
 import slicer
 from mambaseg import UserError
+from MambaSegLib._segments import remove_node
 
 __all__ = ["frames_of", "sequence_of", "show_frames"]
 
@@ -47,7 +48,7 @@ def show_frames(node: Any, segmentations: Sequence[Any]) -> Any:
     sequence.SetIndexUnit(volumes.GetIndexUnit())
     for index, segmentation in enumerate(segmentations):
         sequence.SetDataNodeAtValue(segmentation, volumes.GetNthIndexValue(index))
-        scene.RemoveNode(segmentation)
+        remove_node(segmentation)
     browser.AddSynchronizedSequenceNode(sequence)
     _logic(scene).UpdateProxyNodesFromSequences(browser)
     proxy = browser.GetProxyNode(sequence)
