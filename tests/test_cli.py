@@ -315,9 +315,11 @@ def test_evaluate_prints_a_table_and_json(tmp_path: Path, capsys: pytest.Capture
     assert scores["pooled"]["f1@0.5"] == pytest.approx(2 / 3)
     assert run_here(arguments) == 0
     assert "0.6667" in capsys.readouterr().out
-    table = tmp_path / "scores.csv"
+    table = tmp_path / "tables" / "scores.csv"
     assert run_here([*arguments[:-1], "classes", "--csv", str(table)]) == 0
     assert "assd" in capsys.readouterr().out
+    assert (tmp_path / "found" / "report.html").is_file()
+    assert "assd (px), by class" in (tmp_path / "tables" / "report.html").read_text(encoding="utf-8")
     assert table.read_text().splitlines()[1].startswith("a,1,1.0,1.0")
     assert run_here([*arguments[:-2], "--protocol", "isic"]) == 0
     assert "sensitivity 0.5000" in capsys.readouterr().out

@@ -34,6 +34,7 @@ def test_a_model_learns_and_says_what_it_was_worth(files: tuple[str, str, str], 
     said = capsys.readouterr().out
     assert "kept aside" in said
     assert "mambaseg segment IMAGE -m" in said
+    assert "What was kept aside" in (tmp_path / "new.training" / "report.html").read_text(encoding="utf-8")
     tuned = load_model(tmp_path / "new")
     assert tuned.parent is not None
     assert tuned.training["n_labelled_voxels"] == 1600  # whole labels: the background counts

@@ -12,7 +12,7 @@ from skimage.segmentation import expand_labels, find_boundaries
 
 from mambaseg.image import Image
 
-__all__ = ["CLASS_COLOURS", "class_colours", "instance_colours", "overlay"]
+__all__ = ["CLASS_COLOURS", "as_rgb", "class_colours", "instance_colours", "overlay", "shown_slices"]
 
 Rgb = NDArray[np.uint8]
 Labels = NDArray[Any]
@@ -50,10 +50,10 @@ def overlay(image: Image, labels: Labels, kind: str = "instances") -> Rgb:
     frame = next(image.frames())
     truth = labels[0] if image.has_time else labels
     if image.ndim == 2:
-        pictures, planes = [_as_rgb(frame, image)], [truth]
+        pictures, planes = [as_rgb(frame, image)], [truth]
     else:
-        shown = _slices(truth)
-        whole = _as_rgb(frame[:, shown], image)
+        shown = shown_slices(truth)
+        whole = as_rgb(frame[:, shown], image)
         pictures, planes = list(whole), [truth[index] for index in shown]
     colours = instance_colours(np.stack(planes)) if kind == "instances" else class_colours(int(labels.max(initial=0)))
     spacing = image.grid.spacing[-2:]
@@ -115,17 +115,32 @@ def _neighbours(labels: Labels) -> dict[int, set[int]]:
     return near
 
 
-def _slices(labels: Labels) -> list[int]:
-    """Up to six slices, evenly spread from the first to the last that holds a label (all slices where none does)."""
+def shown_slices(labels: Labels, n_most: int = _MAX_SLICES) -> list[int]:
+    """Some slices, evenly spread from the first to the last that holds a label (of all where none does).
+
+    Parameters
+    ----------
+    labels : (slice, row, column)
+    n_most : how many at most
+    """
     filled = np.flatnonzero(labels.any(axis=(1, 2)))
     first, last = (int(filled[0]), int(filled[-1])) if filled.size else (0, len(labels) - 1)
-    if last - first < _MAX_SLICES:
+    if last - first < n_most:
         return list(range(first, last + 1))
-    return [round(position) for position in np.linspace(first, last, _MAX_SLICES + 2)[1:-1]]
+    return [round(position) for position in np.linspace(first, last, n_most + 2)[1:-1]]
 
 
-def _as_rgb(frame: NDArray[Any], image: Image) -> Rgb:
-    """(channel, ...) as (..., 3): 8-bit colours as they are, anything else stretched to its usual range."""
+def as_rgb(frame: NDArray[Any], image: Image) -> Rgb:
+    """A picture or slices for the screen: 8-bit colours as they are, anything else stretched to its usual range.
+
+    Parameters
+    ----------
+    frame : (channel, ...), a time point of `image`, or slices of it
+
+    Returns
+    -------
+    uint8, (..., 3)
+    """
     if image.is_rgb and frame.dtype == np.uint8:
         return np.moveaxis(frame, 0, -1)
     if image.is_rgb:

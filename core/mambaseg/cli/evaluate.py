@@ -36,10 +36,15 @@ def evaluate(
                                                                                 "table.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all scores, also by picture, "
                                                                                  "as JSON; - for stdout.")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the pictures, to draw the outlines on in "
+                                                                 "the report.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Where the report goes; left out: "
+                                                "report.html beside the table or the JSON, else in the folder of "
+                                                "predictions; with --json - there is none.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Score predictions against true labels."""
-    for folder in (truth, predictions):
+    for folder in (truth, predictions, *([] if images is None else [images])):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; give a folder of label images.")
     chosen: Any = kind  # checked by evaluate, which lists the choices
@@ -50,12 +55,27 @@ def evaluate(
         from mambaseg.metrics.table import to_csv
 
         write_text(csv_file, to_csv(scores))
+    if report is not None or json_file != "-":
+        from mambaseg.report import evaluation_page, write_report
+
+        report = report or _beside(csv_file, json_file, predictions)
+        settings = {"truth": truth, "predictions": predictions, "kind": scores["kind"], "protocol": protocol,
+                    "tolerance": tolerance, "ignored label": ignore}
+        write_report(evaluation_page(scores, truth, predictions, images, settings), report)
     if json_file == "-":
         say(json.dumps(scores))
         return
     _show(scores)
     if json_file is not None:
         write_text(Path(json_file), json.dumps(scores, indent=2) + "\n")
+    say(f"To look at: {report}")
+
+
+def _beside(csv_file: Path | None, json_file: str | None, predictions: Path) -> Path:
+    """Where the report goes if nobody said."""
+    if csv_file is not None:
+        return csv_file.with_name("report.html")
+    return Path(json_file).with_name("report.html") if json_file else predictions / "report.html"
 
 
 def _show(scores: Mapping[str, Any]) -> None:

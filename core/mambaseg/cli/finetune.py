@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 import mambaseg
 from mambaseg._errors import Cancelled, UserError
 from mambaseg.cli._console import ProgressLine, say
 from mambaseg.cli._engine import start_engine
 from mambaseg.io import read_labels
+
+if TYPE_CHECKING:
+    from mambaseg.image import Image
+    from mambaseg.learn.finetune import Tuned
 
 __all__ = ["finetune"]
 
@@ -52,10 +58,21 @@ def finetune(
                                       parent_data=old_data, work=work, resume=resume, progress=progress)
     except Cancelled as error:
         raise Cancelled("Cancelled; the same command with --resume goes on from here.") from error
-    tuned.save(output)
+    report = _write_report(tuned, output, examples, work)
     if quiet:
         return
     for note in tuned.notes:
         say(note)
     say(tuned.judgement.sentence)
+    say(f"Curves, scores and pictures: {report}")
     say(f"The model is in {output}; use it: mambaseg segment IMAGE -m {output}")
+
+
+def _write_report(tuned: Tuned, output: Path, examples: Sequence[tuple[Image, NDArray[Any]]], work: Path) -> Path:
+    """Save the model, and beside the training's state the report, for it shows the pictures."""
+    from mambaseg.learn.examples import Example
+    from mambaseg.report import finetune_page, write_report
+
+    saved = tuned.save(output)
+    write_report(finetune_page(tuned, saved, [Example(*each) for each in examples]), work / "report.html")
+    return work / "report.html"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ import mambaseg
 from mambaseg._errors import Cancelled, UserError
 from mambaseg.cli._console import ProgressLine, say
 from mambaseg.cli._engine import start_engine
+
+if TYPE_CHECKING:
+    from mambaseg.models import Model
 
 __all__ = ["train"]
 
@@ -34,6 +37,11 @@ def train(
                                                                    "vmunet and vmunetv2, PVT v2 for unetv2.")] = None,
     fold: Annotated[int, typer.Option("--fold", min=0, help="Which fifth of the cases is held out, 0 to 4, as nnU-Net "
                                                             "counts; where the data set does not say.")] = 0,
+    instance_target: Annotated[str, typer.Option("--instance-target", help="What is learned of objects: boundary, or "
+                                                 "distance, their relative depth, for ones that touch much."
+                                                 )] = "boundary",
+    small_data: Annotated[bool, typer.Option("--small-data", help="Stronger augmentation, for some tens of images."
+                                             )] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
     """Train a network on your own images and labels."""
@@ -44,10 +52,11 @@ def train(
         with ProgressLine(is_quiet=quiet) as progress:
             model = mambaseg.train(dataset, network=network, output=output, minutes=minutes, iterations=iterations,
                                    resume=resume, instances=instances, initial=initial, fit_to=fit,
-                                   fold=fold,
+                                   fold=fold, instance_target=instance_target, small_data=small_data,
                                    progress=progress)
     except Cancelled as error:
         raise Cancelled("Cancelled; the same command with --resume goes on from here.") from error
+    report = _write_report(model, output)
     if quiet:
         return
     for note, parts in (("Not used of", "not_used"), ("Left at random for lack of", "at_random")):
@@ -56,4 +65,15 @@ def train(
     for name, value in model.scores.items():
         if isinstance(value, float):
             say(f"{name.replace('_', ' ')} {value:.3f} on pictures held out from the training")
+    say(f"Curves, scores and pictures: {report}")
     say(f"The model is in {output}; use it: mambaseg segment IMAGE -m {output}")
+
+
+def _write_report(model: Model, output: Path) -> Path:
+    """The report, beside the training's state: it shows pictures, which shall not travel with the model unasked."""
+    from mambaseg.report import training_page, write_report
+    from mambaseg.train.validation import load_validation
+
+    work = output.with_name(f"{output.name}.training")
+    write_report(training_page(model, load_validation(work)), work / "report.html")
+    return work / "report.html"

@@ -125,6 +125,11 @@ def _is_same(first: Image, second: Image) -> bool:
 
 
 def sparse_labels(example: Example, kind: str) -> NDArray[np.int32]:
+def source_name(example: Example, index: int) -> str:
+    """Name of an example's file without its folder; its number among the examples where it has none."""
+    return (example.image.source or "").replace("\\", "/").rpartition("/")[2] or f"image {index + 1}"
+
+
     """Labels of the voxels that the user vouches for, `UNLABELLED` elsewhere; (*spatial) on the image's grid."""
     known = example.corrections > 0
     values = np.where(known, example.corrections.astype(np.int32) - 1, UNLABELLED)

@@ -10,14 +10,22 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mambaseg._errors import DatasetError
-from mambaseg.learn.examples import Example, as_examples, prepare_image, sparse_labels, to_case, to_grid
+from mambaseg.learn.examples import (
+    Example,
+    as_examples,
+    prepare_image,
+    source_name,
+    sparse_labels,
+    to_case,
+    to_grid,
+)
 from mambaseg.learn.grow import add_classes, grow_state
 from mambaseg.learn.holdout import Split, split
 from mambaseg.learn.judge import Forgetting, Judgement, Score, forgetting, judge, unit_scores
@@ -32,7 +40,15 @@ from mambaseg.train.checkpoint import Checkpoint
 from mambaseg.train.loop import Settings, fit
 from mambaseg.train.sample import UNLABELLED, Case
 
-__all__ = ["Tuned", "finetune"]
+__all__ = ["Tuned", "UnitScore", "finetune"]
+
+
+class UnitScore(NamedTuple):
+    """Score of an object, slice or block kept aside, before and after; see `mambaseg.learn.judge.Score`."""
+
+    name: str
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ class Tuned:
     judgement : before, after, what was forgotten, and the verdict
     history : a dictionary a validation: iteration, elapsed_s, loss, score
     notes : what the user should know about the examples
+    units : what was kept aside, one by one
     """
 
     parent: Model
@@ -55,6 +72,7 @@ class Tuned:
     judgement: Judgement
     history: list[dict[str, float]]
     notes: tuple[str, ...] = ()
+    units: tuple[UnitScore, ...] = ()
 
     @property
     def before(self) -> Score:
@@ -142,7 +160,16 @@ def finetune(model: Model, examples: Iterable[Example | Sequence[Any]], minutes:
     forgotten = forgetting(model, candidate, parent_data, device, progress)
     verdict = judge(before, after, forgotten, _noun(model))
     return Tuned(model, _describe(child, found, labels, state, verdict, policy), weights, verdict, state.history,
-                 tuple(_notes(model, labels)))
+                 tuple(_notes(model, labels)), _unit_scores(found, kept, before, after))
+
+
+def _unit_scores(found: Sequence[Example], kept: Split, before: NDArray[np.float64],
+                 after: NDArray[np.float64]) -> tuple[UnitScore, ...]:
+    """The scores of what was kept aside, named by image and object."""
+    names = [f"{source_name(found[unit.example], unit.example)}, "
+             f"{f'object {unit.label}' if unit.label else f'part {index}'}"
+             for index, unit in enumerate(kept.judged, 1)]
+    return tuple(UnitScore(name, float(old), float(new)) for name, old, new in zip(names, before, after, strict=True))
 
 
 def _noun(model: Model) -> str:
@@ -232,8 +259,7 @@ def _notes(model: Model, labels: Sequence[NDArray[np.int32]]) -> list[str]:
 def _describe(child: Model, found: Sequence[Example], labels: Sequence[NDArray[np.int32]], state: Checkpoint,
               verdict: Judgement, policy: Policy) -> Model:
     """The new model's card."""
-    sources = [(example.image.source or "").replace("\\", "/").rpartition("/")[2] or f"image {index + 1}"
-               for index, example in enumerate(found)]
+    sources = [source_name(example, index) for index, example in enumerate(found)]
     n_voxels = int(sum(np.count_nonzero(array != UNLABELLED) for array in labels))
     training = {"learned_from": sources, "n_labelled_voxels": n_voxels, "iterations": state.iteration,
                 "seconds": round(state.elapsed_s), "policy": asdict(policy), "history": state.history,

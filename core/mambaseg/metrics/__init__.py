@@ -4,9 +4,10 @@
 `evaluate`, which applies them to files, folders and arrays.
 """
 
+from mambaseg.metrics._cases import pair
 from mambaseg.metrics.matching import average_precision, f1, match_instances
 from mambaseg.metrics.overlap import Convention, class_counts, confusion, dice, iou
 from mambaseg.metrics.summary import evaluate
 
 __all__ = ["Convention", "average_precision", "class_counts", "confusion", "dice", "evaluate", "f1", "iou",
-           "match_instances"]
+           "match_instances", "pair"]

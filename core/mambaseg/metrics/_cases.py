@@ -51,6 +51,9 @@ class Cases:
     def __len__(self) -> int:
         return len(self._readers)
 
+    def __getitem__(self, index: int) -> Case:
+        return self._readers[index]()
+
 
 def pair(truth: Labels | Sequence[Labels], prediction: Labels | Sequence[Labels]) -> Cases:
     """Match true labels with predictions: folders by file name, everything else in the order given.

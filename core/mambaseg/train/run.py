@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mambaseg._errors import DatasetError, ModelError, UserError
+from mambaseg.instances import INSTANCE_TARGETS
 from mambaseg.io.atomic import atomic_path
 from mambaseg.models import Model
 from mambaseg.models.package import save_package
@@ -26,6 +27,7 @@ from mambaseg.train.initial import check_start, load_initial
 from mambaseg.train.loop import Settings, fit
 from mambaseg.train.prepared import prepare_cases
 from mambaseg.train.score import judge
+from mambaseg.train.validation import save_validation
 
 __all__ = ["prepare_cases", "train"]
 
@@ -34,7 +36,8 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
           minutes: float | None = None, iterations: int | None = None, resume: bool = False,
           instances: bool | None = None, initial: Path | str | None = None, optimizer: str = "adamw",
           rate: float | None = None, budget: Budget = "small", device: str = "auto", precision: str = "auto",
-          seed: int = 0, fit_to: str = "windows", fold: int = 0, progress: ProgressCallback | None = None) -> Model:
+          seed: int = 0, fit_to: str = "windows", fold: int = 0, instance_target: str = "boundary",
+          small_data: bool = False, progress: ProgressCallback | None = None) -> Model:
     """Train a network on a data set of images and labels and save it as a model package.
 
     Parameters
@@ -51,6 +54,7 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     budget : size of the network; "small" suits a CPU, "standard" is U-Mamba's own
     fit_to : "windows", patches cut from the images; or how whole pictures are resized to the patch, see `Plan`
     fold : which fifth of the cases is held out, 0 to 4, where the data set does not say; see `open_dataset`
+    instance_target, small_data : see `mambaseg.train.loop.Settings`
     progress : called after each iteration; raising `Cancelled` stops, and `resume` can go on from there
 
     Raises
@@ -61,6 +65,8 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     check_name(network)
     if fit_to not in FITS:
         raise UserError(f"Pictures cannot be fitted to the network by {fit_to!r}; choose one of {', '.join(FITS)}.")
+    if instance_target not in INSTANCE_TARGETS:
+        raise UserError(f"Objects cannot be learned as {instance_target!r}; choose {' or '.join(INSTANCE_TARGETS)}.")
     if initial is not None:
         check_start(network)
     output = Path(output).resolve()
@@ -84,14 +90,17 @@ def train(dataset: Path | str, network: str = "umamba-bot", output: Path | str =
     cases, validation = cases[:len(data.train)], cases[len(data.train):]
     settings = Settings(minutes, iterations, optimizer, rate, data.instances, _are_pictures(data), device=device,
                         precision=precision, seed=seed, regions=data.regions,
-                        has_unlabelled=data.ignore_value is not None)
+                        has_unlabelled=data.ignore_value is not None, instance_target=instance_target,
+                        small_data=small_data)
     state = fit(module, cases, validation, plan, settings, work, resume, progress)
     model = _describe(output.name, network, plan, data, settings, state)
     model = dataclasses.replace(model, training=model.training | started)
     weights = {key: value.cpu() for key, value in module.state_dict().items()}
     candidate = save_package(work / "package", model, weights)
-    scores, groups = judge(candidate, data, device, progress)
-    return save_package(output, dataclasses.replace(model, scores=scores, keep_largest=groups), weights)
+    judged = judge(candidate, data, device, progress)
+    if judged.details:
+        save_validation(work, judged.details, data.validation, judged.predictions)
+    return save_package(output, dataclasses.replace(model, scores=judged.scores, keep_largest=judged.groups), weights)
 
 
 def _are_pictures(data: Dataset) -> bool:
@@ -127,4 +136,5 @@ def _describe(name: str, network: str, plan: Plan, data: Dataset, settings: Sett
         kind=data.kind, regions=data.regions, region_order=data.region_order,
         description=f"Trained on {len(data.train)} images of {source.get('name', 'your own')}.",
         network_config=config_from_plan(plan, data.n_channels, data.n_outputs, network=network), licence="not stated",
-        decoder={} if data.instances else None, training=training, mirror_axes=tuple(range(plan.ndim)))
+        decoder={"method": INSTANCE_TARGETS[settings.instance_target].method} if data.instances else None,
+        training=training, mirror_axes=tuple(range(plan.ndim)))

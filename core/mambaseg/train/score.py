@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -16,9 +16,26 @@ from mambaseg.segmentation import segment
 from mambaseg.train.components import Groups, largest_components
 from mambaseg.train.dataset import Dataset
 
-__all__ = ["judge", "score_model"]
+__all__ = ["Judged", "judge", "score_model"]
 
 Labels = NDArray[Any]
+
+
+class Judged(NamedTuple):
+    """What `judge` found.
+
+    Parameters
+    ----------
+    scores : as `model.json` keeps them
+    groups : classes of which only the largest piece should be kept
+    details : all that `mambaseg.evaluate` says, by case; {} where nothing was held out
+    predictions : labels of the validation cases
+    """
+
+    scores: dict[str, Any]
+    groups: Groups
+    details: dict[str, Any]
+    predictions: list[Labels]
 
 
 def score_model(model: Model, data: Dataset, device: str = "auto",
@@ -37,25 +54,27 @@ def score_model(model: Model, data: Dataset, device: str = "auto",
     class name and their mean (``foreground_mean``). Empty where nothing was held out
     """
     truths, predictions = _segmented(model, data, device, progress)
-    return _scores(truths, predictions, data)
+    return _summary(_details(truths, predictions, data), data)
 
 
-def judge(model: Model, data: Dataset, device: str = "auto",
-          progress: ProgressCallback | None = None) -> tuple[dict[str, Any], Groups]:
+def judge(model: Model, data: Dataset, device: str = "auto", progress: ProgressCallback | None = None) -> Judged:
     """Scores of a new model, and classes of which only the largest piece should be kept; arguments as `score_model`.
 
     Where keeping the largest pieces helps, the scores are those with it, and `foreground_mean_all_pieces` is that
     without. The choice was made on the same cases, so it flatters a little, as in nnU-Net.
     """
     truths, predictions = _segmented(model, data, device, progress)
-    scores = _scores(truths, predictions, data)
+    details = _details(truths, predictions, data)
+    scores = _summary(details, data)
     groups = (largest_components(truths, predictions, len(data.classes), data.ignore_class)
               if data.kind == "classes" else ())
     if not groups:
-        return scores, ()
+        return Judged(scores, (), details, predictions)
     for group in groups:
         predictions = [keep_largest_component(labels, group) for labels in predictions]
-    return _scores(truths, predictions, data) | {"foreground_mean_all_pieces": scores["foreground_mean"]}, groups
+    details = _details(truths, predictions, data)
+    scores = _summary(details, data) | {"foreground_mean_all_pieces": scores["foreground_mean"]}
+    return Judged(scores, groups, details, predictions)
 
 
 def _segmented(model: Model, data: Dataset, device: str,
@@ -70,14 +89,23 @@ def _segmented(model: Model, data: Dataset, device: str,
     return truths, predictions
 
 
-def _scores(truths: Sequence[Labels], predictions: Sequence[Labels], data: Dataset) -> dict[str, Any]:
-    """What `score_model` gives."""
+def _details(truths: Sequence[Labels], predictions: Sequence[Labels], data: Dataset) -> dict[str, Any]:
+    """What `mambaseg.evaluate` says of the validation cases, under their own names; {} where there are none."""
     if not truths:
         return {}
     regions = dict(zip(data.classes[1:], data.regions, strict=True)) if data.regions else None
     kind: Kind = "instances" if data.instances else "classes"
     found = evaluate(list(truths), list(predictions), kind, regions=regions, ignore_label=data.ignore_class)
-    scores: dict[str, Any] = {"n_images": len(truths)}
+    for row, case in zip(found["cases"], data.validation, strict=True):
+        row["case"] = case.name
+    return found
+
+
+def _summary(found: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """What `score_model` gives."""
+    if not found:
+        return {}
+    scores: dict[str, Any] = {"n_images": len(found["cases"])}
     kept: tuple[str, ...]
     if data.instances:
         scores |= {key: _rounded(found["mean"][key]) for key in ("f1@0.5", "mean_ap", "dice")}
