@@ -1,10 +1,10 @@
-"""Interior and boundary classes, and back to one label per object."""
+"""What a network learns of objects (interior and boundary, or depth), and back to one label per object."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,20 @@ from mambaseg.image import Grid
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BACKGROUND", "BOUNDARY", "INTERIOR", "Decoder", "decode", "features", "interior_and_boundary",
-           "keep_largest_component"]
+__all__ = ["BACKGROUND", "BOUNDARY", "INSTANCE_TARGETS", "INTERIOR", "Decoder", "Target", "core_and_rim", "decode",
+           "features", "interior_and_boundary", "keep_largest_component", "relative_depth"]
 
 BACKGROUND, INTERIOR, BOUNDARY = 0, 1, 2
 
-Method = Literal["watershed", "components"]
+Method = Literal["watershed", "components", "distance"]
 
 DEFAULT_MIN_SIZE_PX = 8
 SEED_BLUR_PX = 0.5  # one wrong pixel must not cut an interior in two
 DEPTH_BLUR_PX = 0.7  # the steps of a distance map of small objects must not look like necks
 PEAK_KEPT = np.float32(0.6)  # an interior of a single voxel must not vanish in the blur
 DEPTH_OFFSET_PX = 0.5  # keeps the ratio of two depths below one pixel from meaning much
+RELATIVE_OFFSET = 0.05  # the same for depths as a share of an object's greatest
+LEAST_FOREGROUND = np.float32(1e-6)
 
 
 def interior_and_boundary(labels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -52,15 +54,70 @@ def interior_and_boundary(labels: NDArray[Any]) -> NDArray[np.uint8]:
     return classes
 
 
+def relative_depth(labels: NDArray[Any]) -> NDArray[np.float32]:
+    """How deep each voxel lies in its object, as a share of the deepest: the second kind of target.
+
+    Depth counts voxel layers from the outside, or from a neighbour, with straight-line distances. The network shares
+    the probability of an object out between two classes: depth to "interior", the rest to "boundary"; so what it
+    learned beside the outline is a smooth hill on each object, whose tops tell touching objects apart.
+
+    Parameters
+    ----------
+    labels : integer, any shape; 0 is background
+
+    Returns
+    -------
+    float32, shape of `labels`; 0 in the background, above 0 and up to 1 in each object
+    """
+    inside = labels > 0
+    depth = inside + ndimage.distance_transform_edt(interior_and_boundary(labels) == INTERIOR)
+    if not inside.any():
+        return np.zeros(labels.shape, np.float32)
+    is_compact = labels.max() <= labels.size  # else a table by number would be larger than the picture
+    position = labels if is_compact else np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    greatest = np.ones(int(position.max()) + 1)
+    np.maximum.at(greatest, position[inside], depth[inside])
+    return np.where(inside, depth / greatest[np.where(inside, position, 0)], 0).astype(np.float32)
+
+
+def core_and_rim(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """The classes that a network of `relative_depth` finds most probable if it is right: 1 from half the depth on."""
+    depth = relative_depth(labels)
+    return np.select([depth >= 0.5, depth > 0], [INTERIOR, BOUNDARY], BACKGROUND).astype(np.uint8)
+
+
+class Target(NamedTuple):
+    """What a network learns of objects.
+
+    Parameters
+    ----------
+    encode : instance labels to what it is trained on
+    classes : instance labels to the classes that are then most probable, by which it is judged while it trains
+    method : how a `Decoder` finds the objects again
+    """
+
+    encode: Callable[[NDArray[Any]], NDArray[Any]]
+    classes: Callable[[NDArray[Any]], NDArray[np.uint8]]
+    method: Method
+
+
+INSTANCE_TARGETS: dict[str, Target] = {
+    "boundary": Target(interior_and_boundary, interior_and_boundary, "watershed"),
+    "distance": Target(relative_depth, core_and_rim, "distance"),
+}
+
+
 @dataclass(frozen=True)
 class Decoder:
     """How probabilities become objects; a model keeps this beside its weights.
 
     Parameters
     ----------
-    method : "watershed" (ours) or "components" (the U-Mamba authors' rule, which uses none of the other settings)
+    method : "watershed" (ours), "components" (the U-Mamba authors' rule, which uses none of the other settings), or
+        "distance" for a network that has learned `relative_depth`
     foreground : a voxel belongs to some object from this probability of interior + boundary on, in (0, 1)
-    seed : a voxel counts as inside an object above this probability of interior, in (0, 1)
+    seed : a voxel counts as inside an object above this probability of interior, in (0, 1); with "distance" the
+        relative depth that the deepest voxel of an object must have
     split : two parts are two objects where the neck between them is thinner than this share of the thinner part;
         near 0 only what is fully separated is split, near 1 every dent splits
     min_size : smaller objects are dropped; in voxels, or in the unit of the spacing (um^2, mm^3) where one is given;
@@ -130,8 +187,13 @@ class Decoder:
             raise ModelError("The probabilities hold NaN, so no objects can be found; "
                              "the model gave no usable answer for this picture.")
         scale = np.asarray((1.0,) * interior.ndim if spacing is None else spacing, dtype=float)
-        voxel = float(scale.prod())
-        labels = _split(interior, foreground >= self.foreground, scale / scale.min(), self.seed, self.split)
+        voxel, scale = float(scale.prod()), scale / scale.min()
+        mask = foreground >= self.foreground
+        if self.method == "distance":
+            depth = ndimage.gaussian_filter(interior / np.maximum(foreground, LEAST_FOREGROUND), DEPTH_BLUR_PX / scale)
+            labels = _split(depth, mask, RELATIVE_OFFSET, self.split, self.seed)
+        else:
+            labels = _split(_depth(interior, scale, self.seed), mask, DEPTH_OFFSET_PX, self.split)
         _fill_holes(labels, np.inf if self.max_hole is None else self.max_hole / voxel)
         return _drop_small(labels, DEFAULT_MIN_SIZE_PX if self.min_size is None else self.min_size / voxel)
 
@@ -169,19 +231,34 @@ def decode(probabilities: NDArray[Any], method: Method = "watershed", *, spacing
     return decoder.decode(probabilities, spacing)
 
 
-def _split(interior: NDArray[np.float32], foreground: NDArray[np.bool_], scale: NDArray[np.float64], seed: float,
-           split: float) -> NDArray[np.int32]:
-    """Objects within the foreground, touching ones apart; `scale` is the spacing in units of its smallest."""
+def _depth(interior: NDArray[np.float32], scale: NDArray[np.float64], seed: float) -> NDArray[np.float32]:
+    """Distance to the edge of the interior weighted with its probability; `scale` in units of the smallest spacing."""
     interior = np.maximum(interior, ndimage.gaussian_filter(interior, SEED_BLUR_PX / scale))
     depth = (ndimage.distance_transform_edt(interior > seed, sampling=scale) * interior).astype(np.float32)
-    depth = np.maximum(PEAK_KEPT * depth, ndimage.gaussian_filter(depth, DEPTH_BLUR_PX / scale))
+    return np.asarray(np.maximum(PEAK_KEPT * depth, ndimage.gaussian_filter(depth, DEPTH_BLUR_PX / scale)))
+
+
+def _split(depth: NDArray[np.float32], foreground: NDArray[np.bool_], offset: float, split: float,
+           least: float = 0.0) -> NDArray[np.int32]:
+    """Objects within the foreground, touching ones apart.
+
+    Parameters
+    ----------
+    depth : its peaks are the cores of objects; changed
+    offset : depths are compared after this is added
+    split : see `Decoder`
+    least : depth that a peak must reach
+    """
     depth[~foreground] = 0
     # A peak counts if the way to a higher one leads down to less than `split` of it. In logarithms the ratio is a
     # difference, so these are the h-maxima (doi:10.1007/978-3-662-05088-0, ch. 6).
-    height = np.log(depth + np.float32(DEPTH_OFFSET_PX))
+    height = np.log(depth + np.float32(offset))
     lowered = reconstruction(height + np.float32(np.log(split)), height)
-    every_neighbour = np.ones((3,) * interior.ndim, dtype=bool)
-    cores = ndimage.label(local_maxima(lowered) & foreground, every_neighbour)[0]
+    every_neighbour = np.ones((3,) * depth.ndim, dtype=bool)
+    cores, n_cores = ndimage.label(local_maxima(lowered) & foreground, every_neighbour)
+    if least > 0 and n_cores:
+        is_deep = np.asarray(ndimage.maximum(depth, cores, np.arange(n_cores + 1))) >= least
+        cores *= is_deep[cores]
     labels: NDArray[np.int32] = watershed(-depth, cores, mask=foreground, connectivity=every_neighbour).astype(np.int32)
     coreless, _ = ndimage.label(foreground & (labels == 0), every_neighbour)
     labels[coreless > 0] = coreless[coreless > 0] + labels.max(initial=0)

@@ -14,10 +14,12 @@ from mambaseg.instances import (
     BOUNDARY,
     INTERIOR,
     Decoder,
+    core_and_rim,
     decode,
     features,
     interior_and_boundary,
     keep_largest_component,
+    relative_depth,
 )
 from mambaseg.metrics.matching import match_instances
 
@@ -266,3 +268,61 @@ def test_real_nuclei_come_back_from_blurred_noisy_classes_where_the_authors_rule
         authors.append(match_instances(truth, decode(probabilities, "components")).f1)
     assert np.mean(ours) > 0.96
     assert np.mean(ours) > np.mean(authors) + 0.05
+
+
+def depths(labels):
+    """Probabilities of a network that is sure of the right depths."""
+    depth = relative_depth(labels)
+    return np.stack([depth == 0, depth, (depth > 0) - depth]).astype(np.float32)
+
+
+def test_relative_depth_by_hand():
+    labels = np.array([[1, 1, 1, 2, 2, 0]] * 5)
+    labels[0] = labels[-1] = 0
+    edge = [0.5, 0.5, 0.5, 1, 1, 0]  # the first object is two layers deep, the second one
+    assert relative_depth(labels).tolist() == [[0] * 6, edge, [1, 1, 0.5, 1, 1, 0], edge, [0] * 6]
+    wide = np.ones((7, 7), int)
+    wide[0] = 0
+    assert core_and_rim(wide)[:, 3].tolist() == [0, 2, 2, 1, 1, 1, 1]  # of six layers; outside the picture it goes on
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (12, 40, 40)])
+def test_each_object_is_deepest_somewhere_and_depth_follows_the_number_not_its_value(shape):
+    labels = np.zeros(shape, int)
+    labels[..., 5:30, 5:20] = 1
+    labels[..., 5:30, 20:33] = 2
+    depth = relative_depth(labels)
+    assert depth.dtype == np.float32
+    assert [depth[labels == number].max() for number in (1, 2)] == [1, 1]
+    assert ((depth > 0) == (labels > 0)).all()
+    assert np.array_equal(relative_depth(labels * 10**6), depth)
+    assert relative_depth(np.zeros(shape, int)).max() == 0
+
+
+def test_distance_tells_touching_discs_apart():
+    truth = discs((32, 22, 10), (32, 41, 10), (14, 32, 9), (52, 32, 5))
+    assert match_instances(truth, decode(depths(truth), "distance"), 0.95).f1 == 1
+    soft = np.stack([ndimage.gaussian_filter(one, 1.0) for one in depths(truth)])
+    assert match_instances(truth, decode(soft, "distance"), 0.8).f1 == 1
+
+
+def test_distance_drops_no_foreground_and_joins_what_has_no_valley_between():
+    truth = discs((32, 24, 10), (32, 39, 10))
+    one = depths((truth > 0).astype(int))
+    assert decode(one, "distance", split=0.05).max() == 1
+    labels = decode(one, "distance", split=0.98)
+    assert labels.max() == 2
+    assert ((labels > 0) == (truth > 0)).all()
+
+
+def test_distance_in_thick_slices():
+    z, y, x = np.mgrid[:5, :40, :40]
+    balls = np.zeros((5, 40, 40), int)
+    for number, centre in enumerate((13, 27), 1):
+        balls[((z - 2) * 4) ** 2 + (y - 20) ** 2 + (x - centre) ** 2 <= 64] = number
+    assert match_instances(balls, decode(depths(balls), "distance", spacing=(4.0, 1.0, 1.0)), 0.9).f1 == 1
+
+
+def test_real_nuclei_come_back_from_exact_depths(shared):
+    matchings = [match_instances(truth, decode(depths(truth), "distance")) for truth in real_labels(shared)]
+    assert np.mean([matching.f1 for matching in matchings]) > 0.98

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["FITS", "Plan"]
 
 FITS = ("windows", "bilinear", "antialias", "cubic")
+_MM_PER_UNIT = {"mm": 1.0, "um": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Plan:
     fit : how an image meets the patch, one of `FITS`. "windows": overlapping windows of the patch's size. The others
         resize the whole picture, or each slice of a volume, to the patch and the result back: "bilinear" and "cubic"
         without, "antialias" with smoothing where a picture shrinks; see `mambaseg.resample.resize`
+    usual_spacing : voxel size of an image that does not tell its own, `ndim` values in `unit`: that of the pictures the
+        model was trained on. None: such an image is not resampled
     """
 
     ndim: int
@@ -54,6 +58,22 @@ class Plan:
     crop_to_nonzero: bool = True
     batch_dice: bool = False
     fit: str = "windows"
+    usual_spacing: tuple[float, ...] | None = None
+
+    def spacing_of(self, spacing: Sequence[float], unit: str) -> tuple[float, ...] | None:
+        """Voxel size of an image in the plan's unit, in the order of its axes; None: it keeps its own grid.
+
+        Parameters
+        ----------
+        spacing : voxel size per axis, as the image tells it
+        unit : of `spacing`; "px" where the image does not know its voxel size
+        """
+        if self.spacing is None or (unit == "px" and self.usual_spacing is None):
+            return None
+        if unit == "px":
+            return (*(1.0,) * (len(spacing) - self.ndim), *(self.usual_spacing or ()))
+        factor = _MM_PER_UNIT[unit] / _MM_PER_UNIT[self.unit]
+        return tuple(size * factor for size in spacing)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary of lists and numbers, for `model.json`."""

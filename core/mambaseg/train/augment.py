@@ -22,10 +22,14 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from torch import Tensor
 
 from mambaseg.plan import Plan
+from mambaseg.train.colour import OtherLight
 from mambaseg.train.sample import is_dummy_2d, rotation_range
 from mambaseg.train.stain import MarkerStain
 
 __all__ = ["augmentation"]
+
+_WARP_SCALE = (0.05, 0.15)  # coarseness of an elastic deformation, as a share of the patch
+_WARP_VOXELS = (1.0, 8.0)  # its greatest shift
 
 
 class _ToGrey(ImageOnlyTransform):  # type: ignore[misc]  # batchgeneratorsv2 has no types
@@ -35,22 +39,28 @@ class _ToGrey(ImageOnlyTransform):  # type: ignore[misc]  # batchgeneratorsv2 ha
         return img.mean(0, keepdim=True).expand_as(img).clone()
 
 
-def augmentation(plan: Plan, instances: bool, pictures: bool, mirror_axes: tuple[int, ...] | None = None) -> Any:
+def augmentation(plan: Plan, instances: bool, pictures: bool, mirror_axes: tuple[int, ...] | None = None,
+                 small_data: bool = False) -> Any:
     """Transforms for one sample, ``compose(image=(channel, *S) float, segmentation=(1, *S))``.
 
     Parameters
     ----------
     instances : labels are instance numbers: nearest neighbour when turned or scaled, so that none mixes with another
-    pictures : 2-D pictures of cells, whose scale, polarity and stain vary more than a scanner's do
+    pictures : 2-D pictures, whose scale varies more than a scanner's does; of objects (cells) polarity and stain, too;
+        of classes in colour (photographs) the light
     mirror_axes : spatial axes that may be mirrored; None: all
+    small_data : for some tens of pictures: every patch is turned, and half of them are warped
     """
     dummy_2d = is_dummy_2d(plan.patch_size)
-    steps: list[Any] = [_spatial(plan, instances, pictures, dummy_2d)]
+    steps: list[Any] = [_spatial(plan, instances, pictures, dummy_2d, small_data)]
     if dummy_2d:
         steps = [Convert3DTo2DTransform(), *steps, Convert2DTo3DTransform()]
-    if pictures and len(plan.normalisation) == 3:
+    is_colour = len(plan.normalisation) == 3
+    if pictures and is_colour and instances:
         steps += [_random(MarkerStain(), 0.5), _random(_ToGrey(), 0.1)]
-    if pictures:
+    if pictures and is_colour and not instances:
+        steps.append(_random(OtherLight(), 0.8))
+    elif pictures:
         steps.append(_random(InvertImageTransform(p_invert_image=1, p_synchronize_channels=1), 0.1))
     steps += _intensity(dummy_2d)
     steps.append(MirrorTransform(allowed_axes=tuple(range(plan.ndim)) if mirror_axes is None else mirror_axes))
@@ -61,11 +71,13 @@ def _random(transform: Any, probability: float) -> Any:
     return RandomTransform(transform, apply_probability=probability)
 
 
-def _spatial(plan: Plan, instances: bool, pictures: bool, dummy_2d: bool) -> Any:
+def _spatial(plan: Plan, instances: bool, pictures: bool, dummy_2d: bool, small_data: bool) -> Any:
     angle = rotation_range(plan.patch_size)
     return SpatialTransform(
         plan.patch_size[1:] if dummy_2d else plan.patch_size, patch_center_dist_from_border=0, random_crop=False,
-        p_rotation=0.5 if pictures else 0.2, rotation=(-angle, angle),
+        p_elastic_deform=0.5 if small_data else 0, elastic_deform_scale=_WARP_SCALE,
+        elastic_deform_magnitude=_WARP_VOXELS,
+        p_rotation=1 if small_data else 0.5 if pictures else 0.2, rotation=(-angle, angle),
         p_scaling=0.5 if pictures else 0.2, scaling=(0.6, 2.2) if pictures else (0.7, 1.4),
         p_synchronize_scaling_across_axes=1, padding_mode_image="reflection" if pictures else "zeros",
         border_mode_seg="reflection" if pictures else "constant", padding_value_seg=-1,

@@ -13,23 +13,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mambaseg.instances import interior_and_boundary
 from mambaseg.train.sample import UNLABELLED, PatchSampler
 
-__all__ = ["Batch", "BatchLoader", "fixed_batches", "to_batch"]
+__all__ = ["Batch", "BatchLoader", "Encode", "fixed_batches", "to_batch"]
+
+Encode = Callable[[NDArray[Any]], NDArray[Any]]
+"""What a network learns from instance labels, see `mambaseg.instances.INSTANCE_TARGETS`."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` float32 (batch, channel, *S); `target` int64 classes or `UNLABELLED` (batch, 1, *S)."""
+    """`image` float32 (batch, channel, *S); `target` (batch, 1, *S): int64 classes, float32 depths, or `UNLABELLED`."""
 
     image: Tensor
     target: Tensor
 
 
-def to_batch(samples: list[tuple[NDArray[np.float32], NDArray[Any]]], instances: bool,
+def to_batch(samples: list[tuple[NDArray[np.float32], NDArray[Any]]], encode: Encode | None,
              transform: Any = None) -> Batch:
-    """Augment (where `transform` is given) and stack samples; labels become the classes that the network learns."""
+    """Augment (where `transform` is given) and stack samples.
+
+    Labels become what the network learns: through `encode`, or they are its classes where that is None.
+    """
     images, targets = [], []
     for image, labels in samples:
         sample = {"image": torch.from_numpy(image), "segmentation": torch.from_numpy(labels[None].astype(np.int32))}
@@ -37,16 +42,17 @@ def to_batch(samples: list[tuple[NDArray[np.float32], NDArray[Any]]], instances:
             sample = transform(**sample)
         labels = sample["segmentation"][0].numpy()
         known = np.maximum(labels, 0)  # -1 (outside) is background
-        classes = (interior_and_boundary(known) if instances else known).astype(np.int64)
-        classes[labels == UNLABELLED] = UNLABELLED
+        target = known if encode is None else encode(known)
+        target = target.astype(np.float32 if target.dtype.kind == "f" else np.int64)
+        target[labels == UNLABELLED] = UNLABELLED
         images.append(sample["image"])
-        targets.append(torch.from_numpy(classes)[None])
+        targets.append(torch.from_numpy(target)[None])
     return Batch(torch.stack(images).float(), torch.stack(targets))
 
 
-def fixed_batches(sampler: PatchSampler, n_batches: int, instances: bool) -> list[Batch]:
+def fixed_batches(sampler: PatchSampler, n_batches: int, encode: Encode | None) -> list[Batch]:
     """Batches without augmentation, always the same for the same seed: what validation looks at."""
-    return [to_batch(sampler.batch(), instances) for _ in range(n_batches)]
+    return [to_batch(sampler.batch(), encode) for _ in range(n_batches)]
 
 
 class BatchLoader:
@@ -55,8 +61,8 @@ class BatchLoader:
     One thread keeps the order of random draws, and so a seeded run, reproducible. Use as a context manager.
     """
 
-    def __init__(self, sampler: PatchSampler, transform: Any, instances: bool, n_ahead: int = 4) -> None:
-        self._make: Callable[[], Batch] = lambda: to_batch(sampler.batch(), instances, transform)
+    def __init__(self, sampler: PatchSampler, transform: Any, encode: Encode | None, n_ahead: int = 4) -> None:
+        self._make: Callable[[], Batch] = lambda: to_batch(sampler.batch(), encode, transform)
         self._queue: queue.Queue[Batch | BaseException] = queue.Queue(n_ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="mambaseg-batches", daemon=True)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from mambaseg._errors import Cancelled, UserError
+from mambaseg.instances import INSTANCE_TARGETS
 from mambaseg.machine import choose_device, choose_precision, keep_freed_memory
 from mambaseg.plan import Plan
 from mambaseg.progress import Progress, ProgressCallback, report
 from mambaseg.train.augment import augmentation, seed_augmentation
 from mambaseg.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mambaseg.train.loader import Batch, BatchLoader, fixed_batches
+from mambaseg.train.loader import Batch, BatchLoader, Encode, fixed_batches
 from mambaseg.train.losses import deep_supervision_loss, downsample_target, region_target
 from mambaseg.train.sample import FOREGROUND_SHARE, UNLABELLED, Case, PatchSampler
 from mambaseg.train.schedule import learning_rate, optimizer
@@ -31,6 +32,7 @@ Objective = Callable[[list[Tensor], Batch], Tensor]
 _CLIP_NORM = 12.0  # nnU-Net
 _CHECKPOINT_EVERY_S = 60.0
 _MOST_BAD_STEPS = 20
+_PASTE_SHARE = 0.5  # of the patches of a small data set
 _RATES = {"sgd": 1e-2, "adamw": 1e-3}
 
 
@@ -43,7 +45,10 @@ class Settings:
     minutes, iterations : when to stop, over all sessions of a resumed run; one of them
     optimizer : "sgd" with polynomial decay or "adamw" with cosine
     rate : learning rate at the start; None: 1e-2 for sgd, 1e-3 for adamw
-    instances : labels are instance numbers; the network learns interior and boundary
+    instances : labels are instance numbers; the network learns what `instance_target` makes of them
+    instance_target : a key of `mambaseg.instances.INSTANCE_TARGETS`
+    small_data : stronger augmentation, for some tens of pictures: see `mambaseg.train.augment.augmentation`, and
+        objects are pasted from one patch into another
     pictures : 2-D pictures: stronger augmentation, reflected edges
     mirror_axes : spatial axes that augmentation may mirror; None: all. Leave out those that tell classes apart
     validate_every : iterations between validations and between entries of the history
@@ -70,6 +75,14 @@ class Settings:
     foreground_share: float = FOREGROUND_SHARE
     regions: tuple[tuple[int, ...], ...] = ()
     has_unlabelled: bool = False
+    instance_target: str = "boundary"
+    small_data: bool = False
+
+    @property
+    def encodings(self) -> tuple[Encode | None, Encode | None]:
+        """What makes targets of labels for learning, and for judging by classes; None: labels are classes."""
+        target = INSTANCE_TARGETS[self.instance_target]
+        return (target.encode, target.classes) if self.instances else (None, None)
 
     def share_done(self, iteration: int, elapsed_s: float) -> float:
         """How much of the run is over, 0 to 1."""
@@ -109,9 +122,10 @@ def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], p
     run = _Run(network, validation, plan, settings, folder, resume, objective)
     seed = settings.seed + run.state.iteration  # a resumed run draws other patches than it has seen
     seed_augmentation(seed)
-    sampler = PatchSampler(cases, plan, seed, reflect=settings.pictures, foreground_share=settings.foreground_share)
-    transform = augmentation(plan, settings.instances, settings.pictures, settings.mirror_axes)
-    with BatchLoader(sampler, transform, settings.instances) as batches:
+    sampler = PatchSampler(cases, plan, seed, reflect=settings.pictures, foreground_share=settings.foreground_share,
+                           paste_share=_PASTE_SHARE if settings.small_data and settings.instances else 0.0)
+    transform = augmentation(plan, settings.instances, settings.pictures, settings.mirror_axes, settings.small_data)
+    with BatchLoader(sampler, transform, settings.encodings[0]) as batches:
         try:
             run.train(batches, progress)
         except (Cancelled, KeyboardInterrupt):
@@ -145,7 +159,7 @@ class _Run:
             self.kept.load_state_dict(self.state.average)
         self.validation = fixed_batches(
             PatchSampler(validation, plan, seed=1234, margin=False, reflect=settings.pictures),
-            settings.n_validation_batches, settings.instances) if validation else []
+            settings.n_validation_batches, settings.encodings[1]) if validation else []
         self._saved_s = self.state.elapsed_s
 
     def train(self, batches: BatchLoader, progress: ProgressCallback | None) -> None:

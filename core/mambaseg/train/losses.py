@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["deep_supervision_loss", "deep_supervision_weights", "dice_cross_entropy", "downsample_target",
+__all__ = ["deep_supervision_loss", "deep_supervision_weights", "depth_loss", "dice_cross_entropy", "downsample_target",
            "pool_target", "region_dice_cross_entropy", "region_target"]
 
 _SMOOTH = 1e-5
@@ -67,6 +67,25 @@ def region_dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool =
         return functional.binary_cross_entropy_with_logits(logits, truth) - dice
     voxelwise = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     return (voxelwise * mask).sum() / mask.sum().clamp(min=1e-8) - dice
+
+
+def depth_loss(logits: Tensor, target: Tensor, batch_dice: bool = False, ignore_label: int | None = None) -> Tensor:
+    """Cross entropy with shared-out targets minus the soft Dice of the objects as a whole.
+
+    Parameters
+    ----------
+    logits : background, interior and boundary, (batch, 3, *S)
+    target : `mambaseg.instances.relative_depth`, (batch, 1, *S): the share of an object's voxel that is interior
+    batch_dice, ignore_label : as for `dice_cross_entropy`
+    """
+    log_p = _wide(logits).log_softmax(1)
+    valid = torch.ones_like(target) if ignore_label is None else (target != ignore_label).to(target.dtype)
+    depth = target * valid
+    inside = (depth > 0).to(depth.dtype)
+    truth = torch.cat([1 - inside, depth, inside - depth], 1)
+    cross_entropy = -((truth * log_p).sum(1, keepdim=True) * valid).sum() / valid.sum().clamp(min=1)
+    objects = 1 - log_p[:, :1].exp()
+    return cross_entropy - _soft_dice(objects * valid, inside, None, batch_dice).mean()
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -164,11 +183,13 @@ def deep_supervision_loss(outputs: Sequence[Tensor], targets: Sequence[Tensor], 
     Parameters
     ----------
     outputs : logits, full resolution first
-    targets : labels, (batch, 1, *S) each
+    targets : labels, or depths as floating numbers, for which it is `depth_loss`; (batch, 1, *S) each
     batch_dice, ignore_label : as for `dice_cross_entropy`
     regions : label values of each output, then it is `region_dice_cross_entropy`; empty: outputs are classes
     """
     def loss(output: Tensor, target: Tensor) -> Tensor:
+        if target.is_floating_point():
+            return depth_loss(output, target, batch_dice, ignore_label)
         if not regions:
             return dice_cross_entropy(output, target, batch_dice, ignore_label)
         return region_dice_cross_entropy(output, region_target(target, regions, ignore_label), batch_dice,

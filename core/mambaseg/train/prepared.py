@@ -29,7 +29,7 @@ __all__ = ["prepare_cases"]
 
 _VERSION = 1  # of the files; another number, and all are made anew
 _SUFFIX = ".case"
-_RULES = ("ndim", "transpose", "spacing", "unit", "normalisation", "use_mask_for_norm", "intensities",
+_RULES = ("ndim", "transpose", "spacing", "usual_spacing", "unit", "normalisation", "use_mask_for_norm", "intensities",
           "crop_to_nonzero", "fit")  # of a plan, what preparing depends on
 _SPARE_BYTES = 64 * 2**20  # room left for checkpoints and the model
 _COPIES = 6  # of a case while it is prepared: as read, single precision, and double while it is resampled
@@ -78,7 +78,8 @@ def prepare_cases(data: Dataset, files: Sequence[CaseFiles], plan: Plan, progres
 def _prepared(data: Dataset, files: CaseFiles, plan: Plan) -> Case:
     """One case, from its files."""
     image, labels = files.read()
-    found = prepare(frame_of(image, data.n_channels), image.grid.spacing, plan, data.to_classes(labels))
+    spacing = plan.spacing_of(image.grid.spacing, image.grid.unit)
+    found = prepare(frame_of(image, data.n_channels), spacing, plan, data.to_classes(labels))
     truth = found.labels if found.labels is not None else np.zeros(found.array.shape[1:], np.int8)
     if data.ignore_class is not None:
         truth[truth == data.ignore_class] = UNLABELLED

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mambaseg.plan import Plan
+from mambaseg.train.paste import paste_objects
 
 __all__ = ["FOREGROUND_SHARE", "UNLABELLED", "Case", "PatchSampler", "is_dummy_2d", "loader_patch_size",
            "rotation_range"]
@@ -88,10 +89,11 @@ class PatchSampler:
     margin : whether patches carry the room that rotation needs
     reflect : continue pictures beyond their edge by reflection; else zeros, and labels -1
     foreground_share : of the batch that is centred on the cases' `locations`
+    paste_share : of the batch that gets objects of the next patch pasted in; labels are instance numbers then
     """
 
-    def __init__(self, cases: Sequence[Case], plan: Plan, seed: int, margin: bool = True,
-                 reflect: bool = False, foreground_share: float = FOREGROUND_SHARE) -> None:
+    def __init__(self, cases: Sequence[Case], plan: Plan, seed: int, margin: bool = True, reflect: bool = False,
+                 foreground_share: float = FOREGROUND_SHARE, paste_share: float = 0.0) -> None:
         self.cases = cases
         self.patch_size = plan.patch_size
         self.loader_size = loader_patch_size(plan.patch_size) if margin else plan.patch_size
@@ -100,12 +102,18 @@ class PatchSampler:
         self.random = np.random.default_rng(seed)
         weights = np.array([case.weight for case in cases], dtype=float)
         self._shares = weights / weights.sum()
+        self.paste_share = paste_share
         self._n_free = round(plan.batch_size * (1 - foreground_share))
 
     def batch(self) -> list[tuple[NDArray[np.float32], NDArray[Any]]]:
         """Patches (image (channel, *loader), labels (*loader)); the last third centred on foreground."""
         picks = self.random.choice(len(self.cases), self.batch_size, p=self._shares)
-        return [self._patch(self.cases[pick], force_foreground=i >= self._n_free) for i, pick in enumerate(picks)]
+        patches = [self._patch(self.cases[pick], force_foreground=i >= self._n_free) for i, pick in enumerate(picks)]
+        if not self.paste_share:
+            return patches
+        following = [*patches[1:], patches[0]]
+        return [paste_objects(*patch, *other, self.random) if self.random.random() < self.paste_share else patch
+                for patch, other in zip(patches, following, strict=True)]
 
     def _patch(self, case: Case, force_foreground: bool) -> tuple[NDArray[np.float32], NDArray[Any]]:
         lower = []

@@ -10,6 +10,7 @@ import torch
 
 from mambaseg.plan import Plan
 from mambaseg.train.augment import augmentation, seed_augmentation
+from mambaseg.train.colour import OtherLight
 from mambaseg.train.sample import loader_patch_size
 
 
@@ -69,3 +70,16 @@ def test_grey_and_inverted_colour_pictures_occur() -> None:
         image = transform(**given)["image"]
         grey += int(torch.corrcoef(image[:2].flatten(1))[0, 1] > 0.99)
     assert 0 < grey < 30
+
+
+def test_photographs_change_their_light_and_pictures_of_cells_do_not_lose_their_labels_to_warping() -> None:
+    seed_augmentation(3)
+    light = OtherLight()
+    image = torch.rand(3, 16, 16) * 255
+    means = torch.stack([light(image=image)["image"].mean((1, 2)) for _ in range(20)])
+    assert means.std(0).min() > 3  # brighter and darker
+    assert (means - means.mean(1, keepdim=True)).std() > 1  # and of other colours
+    transform = augmentation(plan((48, 48)), instances=True, pictures=True, small_data=True)
+    for _ in range(6):
+        made = transform(**sample((48, 48), 1, 9))
+        assert set(np.unique(made["segmentation"].numpy())) <= set(range(9))

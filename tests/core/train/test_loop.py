@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mambaseg.instances import decode
+from mambaseg.metrics.matching import match_instances
 from mambaseg.nets import build, config_from_plan
 from mambaseg.progress import Progress
 from mambaseg.train.checkpoint import load_checkpoint
@@ -44,3 +47,28 @@ def test_the_running_mean_of_the_weights_is_kept_and_goes_on_after_a_break(tmp_p
             torch.testing.assert_close(weight, mean[name], msg=name)
         network.load_state_dict(load_checkpoint(tmp_path / "last.pt").weights)
     assert seen == list(range(1, 8))
+
+
+def touching_discs(seed: int) -> Case:
+    """Bright discs on a dark ground, each touching the next, with no line between them."""
+    y, x = np.mgrid[:64, :64]
+    labels = np.zeros((64, 64), np.int16)
+    for number, (row, column) in enumerate([(12, 12), (12, 29), (12, 46), (34, 20), (34, 37), (52, 12)], 1):
+        labels[((y - row) ** 2 + (x - column) ** 2 <= 64) & (labels == 0)] = number
+    image = (labels > 0) + np.random.default_rng(seed).normal(0, 0.2, labels.shape)
+    case = Case(f"discs-{seed}", image[None].astype(np.float32), labels)
+    case.find_foreground(instances=True)
+    return case
+
+
+def test_a_network_learns_depths_that_tell_touching_discs_apart(tmp_path: Path) -> None:
+    plan = dataclasses.replace(tiny_plan(n_channels=1), patch_size=(48, 48), batch_size=2)
+    torch.manual_seed(0)
+    network = build("umamba-bot", **config_from_plan(plan, 1, 3, deep_supervision=True))
+    settings = Settings(iterations=50, optimizer="adamw", rate=1e-2, instances=True, instance_target="distance",
+                        small_data=True, precision="float32", pictures=True, device="cpu")
+    fit(network, [touching_discs(seed) for seed in range(4)], [touching_discs(9)], plan, settings, tmp_path)
+    held_out = touching_discs(8)
+    with torch.inference_mode():
+        probabilities = network(torch.from_numpy(held_out.image)[None])[0].softmax(1)[0].numpy()
+    assert match_instances(held_out.labels, decode(probabilities, "distance"), 0.5).f1 > 0.8

@@ -10,6 +10,7 @@ import torch
 from mambaseg.train.losses import (
     deep_supervision_loss,
     deep_supervision_weights,
+    depth_loss,
     dice_cross_entropy,
     downsample_target,
     region_dice_cross_entropy,
@@ -87,3 +88,32 @@ def test_deep_supervision_is_the_weighted_sum() -> None:
     targets = downsample_target(torch.randint(0, 3, (2, 1, 8, 8)), ((1, 1), (2, 2), (2, 2)), 3)
     expected = 2 / 3 * dice_cross_entropy(outputs[0], targets[0]) + 1 / 3 * dice_cross_entropy(outputs[1], targets[1])
     torch.testing.assert_close(deep_supervision_loss(outputs, targets), expected)  # weight 0 is skipped, NaN or not
+
+
+def test_depth_loss_is_least_where_the_probabilities_are_shared_out_as_the_depth_says() -> None:
+    depth = torch.tensor([[[[0.0, 1.0], [0.25, -2.0]]]])
+    truth = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.25, 0.75]])
+
+    def loss(probabilities: torch.Tensor) -> float:
+        logits = torch.zeros(1, 3, 2, 2)
+        for (row, column), values in zip(((0, 0), (0, 1), (1, 0)), probabilities, strict=True):
+            logits[0, :, row, column] = (values + 1e-9).log()
+        return depth_loss(logits, depth, ignore_label=-2).item()
+
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / 3  # of the third of three known voxels; Dice is 1
+    assert loss(truth) == pytest.approx(entropy - 1, abs=1e-5)
+    for wrong in ([0.0, 0.5, 0.5], [0.0, 0.1, 0.9], [0.2, 0.2, 0.6]):
+        assert loss(torch.stack([truth[0], truth[1], torch.tensor(wrong)])) > entropy - 1 + 0.01
+
+
+def test_depths_are_supervised_at_every_level_and_unlabelled_voxels_have_no_gradient() -> None:
+    depth = torch.rand(1, 1, 8, 8).masked_fill(torch.rand(1, 1, 8, 8) < 0.4, 0)
+    depth[..., 4:, :] = -2
+    outputs = [torch.randn(1, 3, 8 >> level, 8 >> level, requires_grad=True) for level in range(3)]
+    targets = downsample_target(depth, ((1, 1), (2, 2), (2, 2)), 3)
+    deep_supervision_loss(outputs, targets, ignore_label=-2).backward()
+    assert outputs[1].grad is not None
+    assert outputs[1].grad[..., :2, :].abs().min() > 0
+    assert outputs[0].grad is not None
+    assert outputs[0].grad[..., 4:, :].abs().max() == 0
+    assert outputs[2].grad is None  # the coarsest level weighs nothing
