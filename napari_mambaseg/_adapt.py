@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mambaseg import Grid, Image, UserError
+from napari_mambaseg._together import Together
 
-__all__ = ["Reading", "Source", "axes_choices", "guess", "labels_shape", "length_of", "source_of", "to_image",
-           "with_axes"]
+__all__ = ["Reading", "Source", "axes_choices", "can_be_channels", "guess", "labels_shape", "length_of", "source_of",
+           "source_of_channels", "to_image", "with_axes"]
 
 _NAMES = {"t": "T", "time": "T", "frame": "T", "c": "C", "channel": "C", "channels": "C", "z": "Z", "slice": "Z",
           "plane": "Z", "depth": "Z", "y": "Y", "row": "Y", "x": "X", "column": "X", "col": "X"}
@@ -64,6 +65,7 @@ class Source:
     reading : how to understand the array
     geometry : keyword arguments that put a labels layer where this one lies
     path : file that the layer was opened from, or None
+    channels : their names, where they are known
     """
 
     name: str
@@ -71,11 +73,12 @@ class Source:
     reading: Reading
     geometry: dict[str, Any]
     path: Path | None = None
+    channels: tuple[str, ...] = ()
 
     @property
     def is_lazy(self) -> bool:
         """Whether reading the array means computing or loading it."""
-        return not isinstance(self.array, np.ndarray)
+        return self.array.is_lazy if isinstance(self.array, Together) else not isinstance(self.array, np.ndarray)
 
 
 def axes_choices(layer: Any) -> tuple[str, ...]:
@@ -151,6 +154,30 @@ def source_of(layer: Any, reading: Reading | None = None) -> Source:
     return Source(layer.name, _finest(layer), reading, _geometry(layer, reading), Path(path) if path else None)
 
 
+def can_be_channels(layers: Sequence[Any]) -> bool:
+    """Whether layers can be the channels of one image: pictures in grey of one shape."""
+    return len(layers) > 1 and not any(layer.rgb for layer in layers) and len(
+        {_finest(layer).shape for layer in layers}) == 1 and 2 <= _finest(layers[0]).ndim <= 4
+
+
+def source_of_channels(layers: Sequence[Any], reading: Reading, wanted: Sequence[str] = ()) -> Source:
+    """Layers as the channels of one image that lies where the first of them lies.
+
+    Parameters
+    ----------
+    reading : of each of them
+    wanted : names of a model's channels; where each is in the name of one layer, the channels come in this order, else
+        in that of the layers
+    """
+    ordered = [next((layer for layer in layers if name.lower() in layer.name.lower()), None) for name in wanted]
+    chosen = ordered if set(ordered) == set(layers) and len(ordered) == len(layers) else list(layers)
+    axis = int(reading.axes.startswith("T"))
+    axes = f"{reading.axes[:axis]}C{reading.axes[axis:]}"
+    names = tuple(str(layer.name) for layer in chosen if layer is not None)
+    return Source(" + ".join(names), Together([_finest(layer) for layer in chosen], axis),
+                  Reading(axes, reading.spacing, reading.unit), _geometry(layers[0], reading), None, names)
+
+
 def labels_shape(source: Source) -> tuple[int, ...]:
     """Shape of labels that lie on the layer's grid."""
     sizes = dict(zip(source.reading.axes, source.array.shape, strict=True))
@@ -186,7 +213,8 @@ def to_image(source: Source, part: tuple[slice, ...] | None = None) -> Image:
     if "S" in axes and data.shape[letters.index("C")] == 4:  # the fourth is alpha, which is no picture
         data = data[(slice(None),) * letters.index("C") + (slice(0, 3),)]
     grid = Grid(data.shape[len(letters.rstrip("ZYX")):], reading.spacing, reading.unit)
-    return Image(data, letters, grid, (), "S" in axes, source.path.name if source.path else source.name)
+    names = source.channels if "C" in axes else ()
+    return Image(data, letters, grid, names, "S" in axes, source.path.name if source.path else source.name)
 
 
 def _finest(layer: Any) -> Any:

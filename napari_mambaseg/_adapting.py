@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import uuid
 from pathlib import Path
@@ -10,18 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from mambaseg import jobs
 from napari_mambaseg._adapt import to_image
+from napari_mambaseg._background import timer
 from napari_mambaseg._corrections import Box, Corrector, Picture, put
-from napari_mambaseg._session import Check, Run, Session
+from napari_mambaseg._session import Check, Prepare, Run, Session
 from napari_mambaseg._where import focus_point
 
 __all__ = ["Adapter", "fit_in"]
 
 _MOST_VOXELS = 2**20  # of what is adapted at once; around what is in view where the image is larger
 _PAUSE_MS = 30
+_IDLE_MS = 1500  # after which the features of the view are computed, so that the first stroke need not wait for them
 
 
 class Adapter:
@@ -40,10 +42,9 @@ class Adapter:
         self._view: tuple[Picture, Box] | None = None  # what the worker looks at
         self._tries_again = True
         self.is_on = False
-        self._timer = QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_PAUSE_MS)
-        self._timer.timeout.connect(self._next)
+        self._timer = timer(_PAUSE_MS, self._next)
+        self._idle = timer(_IDLE_MS, self._look_ahead)
+        corrector.attached.connect(lambda picture: self._idle.start())
         corrector.stroked.connect(self._on_stroke)
         corrector.detached.connect(self._on_detached)
 
@@ -55,6 +56,7 @@ class Adapter:
     def switch(self, is_on: bool) -> None:
         """From now on, or no longer."""
         self.is_on = is_on
+        self._idle.start()
         picture = self._corrector.current
         if is_on and picture is not None and not picture.image.corrections().is_empty:
             self._on_stroke(picture)
@@ -62,6 +64,9 @@ class Adapter:
     def close(self) -> None:
         """Let go."""
         self.is_on = False
+        for each in (self._timer, self._idle):
+            with contextlib.suppress(RuntimeError):  # Qt may have taken it down already, with the application
+                each.stop()
         if self._run is not None:
             self._run.close()
 
@@ -78,16 +83,54 @@ class Adapter:
         self._waiting = None
         box = self._box(picture)
         is_new = self._view != (picture, box)
-        run = self._run = self._session.start(
-            "adapt", lambda folder, check: self._request(picture, box, is_new, folder, check),
-            lambda answer, folder: np.load(folder / answer["labels"]))
+
+        def request(folder: Path, check: Check) -> dict[str, Any]:
+            view = self._write_view(picture, box, folder, check) if is_new else {}
+            return self._write_corrections(picture, box, folder, check) | view
+
+        run = self._begin(picture, box, request)
         run.finished.connect(lambda found: self._on_found(picture, box, found))
         run.failed.connect(lambda sentence, details: self._on_failed(picture, sentence))
-        run.cancelled.connect(self._over)
         self.told.emit("Looking closely…" if is_new else "Adapting…")
 
-    def _request(self, picture: Picture, box: Box, is_new: bool, folder: Path, check: Check) -> dict[str, Any]:
-        """What to ask of the worker; for a thread."""
+    def _look_ahead(self) -> None:
+        """Have the worker look at the view while nothing else is wanted of it; anything else comes first."""
+        picture = self._corrector.current
+        if not self.is_on or self.is_busy or picture is None or picture.order.model.kind == "regions":
+            return
+        if self._session.is_busy:
+            self._idle.start()
+            return
+        box = self._box(picture)
+        if self._view == (picture, box):
+            return
+        run = self._begin(picture, box, lambda folder, check: self._write_view(picture, box, folder, check),
+                          gives_way=True)
+        run.finished.connect(lambda _: self._on_ready(picture, box))
+        run.failed.connect(lambda sentence, details: self._over())  # a stroke will say so
+        run.cancelled.connect(self._idle.start)
+        self.told.emit("Getting ready…")
+
+    def _begin(self, picture: Picture, box: Box, request: Prepare, *, gives_way: bool = False) -> Run:
+        """Ask the worker for the labels in a box."""
+        run = self._run = self._session.start(
+            "adapt", lambda folder, check: {"model": picture.order.model_name, "session": self._name,
+                                            **request(folder, check)},
+            lambda answer, folder: np.load(folder / answer["labels"]), gives_way=gives_way)
+        run.cancelled.connect(self._over)
+        return run
+
+    def _write_view(self, picture: Picture, box: Box, folder: Path, check: Check) -> dict[str, Any]:
+        """The image around a box, for the worker to look at; for a thread."""
+        given = self._given(picture, box)
+        image = to_image(picture.order.source, given)
+        n_time = len(given) - image.ndim
+        return {"image": jobs.write_image(folder, image, progress=lambda _: check()),
+                "roi": [[side.start - part.start, side.stop - part.start]
+                        for side, part in zip(box[n_time:], given[n_time:], strict=True)]}
+
+    def _write_corrections(self, picture: Picture, box: Box, folder: Path, check: Check) -> dict[str, Any]:
+        """What was corrected around a box; for a thread."""
         given = self._given(picture, box)
         image = to_image(picture.order.source, given)
         n_time = len(given) - image.ndim
@@ -96,18 +139,11 @@ class Adapter:
         examples = corrections.to_examples().reshape(labels.shape)
         if picture.order.model.kind == "classes":  # one that the model lacks can only be learned thoroughly
             examples[labels >= len(picture.order.model.classes)] = 0
-        request: dict[str, Any] = {"model": picture.order.model_name, "session": self._name}
-        axes = "ZYX"[-image.ndim:]
-        for name, values in (("corrections", examples), ("labels", labels)):
-            request[name] = jobs.write_image(folder, image.with_data(values, axes), name, lambda _: check())
-        if is_new:
-            request["image"] = jobs.write_image(folder, image, progress=lambda _: check())
-            request["roi"] = [[side.start - part.start, side.stop - part.start]
-                              for side, part in zip(box[n_time:], given[n_time:], strict=True)]
         if not examples.any():
-            request["forget"] = True
-            del request["corrections"], request["labels"]
-        return request
+            return {"forget": True}
+        axes = "ZYX"[-image.ndim:]
+        return {name: jobs.write_image(folder, image.with_data(values, axes), name, lambda _: check())
+                for name, values in (("corrections", examples), ("labels", labels))}
 
     def _given(self, picture: Picture, box: Box) -> Box:
         """The box, and around it what the network needs to see."""
@@ -135,6 +171,11 @@ class Adapter:
         starts = [int(np.clip(at - side / 2, 0, max(0, size - side))) for at, size in zip(focus, spatial, strict=True)]
         return (*here[:n_time], *(slice(start, min(size, start + side))
                                   for start, size in zip(starts, spatial, strict=True)))
+
+    def _on_ready(self, picture: Picture, box: Box) -> None:
+        """The worker knows the view."""
+        self._view = (picture, box)
+        self._over()
 
     def _on_found(self, picture: Picture, box: Box, found: NDArray[Any]) -> None:
         """Show it, unless the next stroke is there already: its answer will hold this one, too."""

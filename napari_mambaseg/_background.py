@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 
 from mambaseg import UserError
 
-__all__ = ["Background", "told"]
+__all__ = ["Background", "timer", "told"]
 
 _POLL_MS = 20
 
@@ -71,3 +71,12 @@ def told(error: BaseException) -> tuple[str, str]:
         return "There is not enough memory for this image; choose a part of it.", details
     sentence = f"This should not have happened ({type(error).__name__}: {error}); copy the details into a bug report."
     return sentence, details
+
+
+def timer(interval_ms: int, act: Callable[[], None]) -> QTimer:
+    """A timer that calls a function once, so long after the last `start`."""
+    made = QTimer()
+    made.setSingleShot(True)
+    made.setInterval(interval_ms)
+    made.timeout.connect(act)
+    return made

@@ -23,8 +23,9 @@ from qtpy.QtCore import QTimer
 from mambaseg import UserError
 from mambaseg.learn import Project, ProjectImage, default_folder, identify, project_of
 from mambaseg.learn.corrections import Counts
+from mambaseg.learn.undo import Steps
 from napari_mambaseg._adapt import Reading, to_image
-from napari_mambaseg._background import Background
+from napari_mambaseg._background import Background, timer
 from napari_mambaseg._layers import recolour
 from napari_mambaseg._rims import rim_labels, rim_layer
 from napari_mambaseg._segmenter import Order, Shown
@@ -66,6 +67,11 @@ class Picture:
     wants_rims: bool = True
     unchecked: list[Box] = field(default_factory=list)  # parts that still have to be compared
     listeners: list[tuple[Any, Any]] = field(default_factory=list)
+    steps: Steps = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with strokes that can be taken back."""
+        self.steps = Steps(self.image)
 
     @property
     def reading(self) -> Reading:
@@ -100,8 +106,8 @@ class Corrector:
         self._is_closed = False
         self._projects: dict[str, Project] = {}
         self._orders: weakref.WeakKeyDictionary[Any, Order] = weakref.WeakKeyDictionary()
-        self._soon = _timer(_SOON_MS, self._look)
-        self._count = _timer(_COUNT_MS, self._recount)
+        self._soon = timer(_SOON_MS, self._look)
+        self._count = timer(_COUNT_MS, self._recount)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.inserted.connect(self._on_inserted)
 
@@ -251,6 +257,7 @@ class Corrector:
 
     def _on_change(self, picture: Picture) -> None:
         """Something may have changed: undo, a script, the slider."""
+        self._kept(picture, lambda: picture.steps.follow(np.asarray(picture.layer.data)))
         if picture.layer.data.shape != picture.image.view.shape or not picture.is_large:
             picture.unchecked = [()]
         else:
@@ -286,7 +293,7 @@ class Corrector:
         return part.slices(picture.order.source, (0,) * len(picture.reading.spatial))
 
     def _record(self, picture: Picture, tool: str, box: Box | None) -> None:
-        self._kept(picture, lambda: picture.image.record(np.asarray(picture.layer.data), tool, box))
+        self._kept(picture, lambda: picture.steps.record(np.asarray(picture.layer.data), tool, box))
 
     def _kept(self, picture: Picture, write: Any) -> None:
         """Have something written, and tell what came of it."""
@@ -362,11 +369,3 @@ def put(layer: Any, box: Box, labels: NDArray[np.int32]) -> None:
         layer.data = np.asarray(layer.data).astype(np.int32)
     layer.data[box] = labels
     layer.refresh()
-
-
-def _timer(interval_ms: int, act: Any) -> QTimer:
-    timer = QTimer()
-    timer.setSingleShot(True)
-    timer.setInterval(interval_ms)
-    timer.timeout.connect(act)
-    return timer

@@ -12,8 +12,10 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap, DirectLabelColormap
 from numpy.typing import NDArray
+from vispy.visuals.line.dash_atlas import DashAtlas
 
 from mambaseg import jobs
+from mambaseg.models import Model
 from mambaseg.overlay import class_colours, instance_colours
 from mambaseg.progress import Preview
 from napari_mambaseg._adapt import Source, labels_shape
@@ -77,10 +79,12 @@ def outcome_of(answer: dict[str, Any], folder: Path, source: Source, part: tuple
 
 
 def warm_up() -> None:
-    """Have napari compile how it colours labels, which takes seconds the first time; for a thread.
+    """Have done what the first Labels layer of a process needs, which takes seconds; for a thread.
 
-    Otherwise the window would stand still at the first piece of the first result (napari 0.9 with numba).
+    Otherwise the window would stand still at the first piece of the first result: napari compiles how it colours labels
+    (0.9 with numba), and vispy draws up dash patterns for the lines of the layer's tools.
     """
+    DashAtlas()
     for dtype in (np.uint8, np.int32):  # of classes and of objects
         _class_colormap(class_colours(1)).map(np.ones((2, 2), dtype))
 
@@ -104,14 +108,14 @@ def paint_preview(layer: Labels, preview: Preview, part: tuple[slice, ...]) -> N
     data[where] = preview.labels
 
 
-def finish_layer(layer: Labels, outcome: Outcome) -> None:
+def finish_layer(layer: Labels, outcome: Outcome, model: Model) -> None:
     """Make a preview the result; from now on it can be edited."""
     layer.data = outcome.labels
     if outcome.record["model"]["kind"] == "instances":
         layer.colormap = _cyclic_colormap(outcome.colours)
     elif len(outcome.colours) > _N_CLASSES:  # else the preview has them; vispy fails on two in a row before it draws
         layer.colormap = _class_colormap(outcome.colours)
-    layer.features = outcome.features if outcome.features is not None else _class_table(outcome.record)
+    layer.features = outcome.features if outcome.features is not None else _class_table(outcome.record, model)
     layer.metadata = {**layer.metadata, RECORD: outcome.record}
     layer.editable = True
 
@@ -168,9 +172,10 @@ def _class_colormap(colours: NDArray[np.uint8]) -> Any:
     return DirectLabelColormap(color_dict=colour | {0: (0, 0, 0, 0), None: (1, 1, 1, 1)})
 
 
-def _class_table(record: dict[str, Any]) -> pd.DataFrame:
-    """Names and sizes of classes by number; napari shows them in its status bar."""
+def _class_table(record: dict[str, Any], model: Model) -> pd.DataFrame:
+    """Names and sizes of classes by the label that they are painted with; napari shows them in its status bar."""
     import pandas as pd
 
     voxels = record["voxels"]
-    return pd.DataFrame({"index": range(len(voxels)), "class": list(voxels), "voxels": list(voxels.values())})
+    painted = (0, *(model.region_order or range(1, len(voxels))))
+    return pd.DataFrame({"index": painted, "class": list(voxels), "voxels": list(voxels.values())})

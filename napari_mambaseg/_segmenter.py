@@ -227,7 +227,7 @@ class Segmenter:
         if layer is None:
             layer = preview_layer(order.source, f"{order.source.name} {words.things(order.model)}")
             self._viewer.add_layer(layer)
-        finish_layer(layer, outcome)
+        finish_layer(layer, outcome, order.model)
         if order.replaces is not None and order.replaces in self._viewer.layers:
             self._remove(order.replaces)
         shown = Shown(layer, order, outcome, run)
@@ -269,7 +269,7 @@ class Segmenter:
         if shown is not self.latest:
             return
         self.changing.emit(shown)
-        finish_layer(shown.layer, outcome)
+        finish_layer(shown.layer, outcome, shown.order.model)
         shown.outcome = outcome
         self.changed.emit(shown)
         self._on_step()

@@ -19,8 +19,9 @@ from qtpy.QtCore import QTimer
 from mambaseg import Cancelled, Progress
 from mambaseg.jobs import Job, Worker, new_folder
 from napari_mambaseg._background import told
+from napari_mambaseg._calm import Calm
 
-__all__ = ["Check", "Run", "Session"]
+__all__ = ["Check", "Prepare", "Run", "Session"]
 
 POLL_MS = 40
 
@@ -42,7 +43,8 @@ class Run:
     cancelled = Signal()
 
     def __init__(self, worker: Worker, threads: ThreadPoolExecutor, task: str, prepare: Prepare,
-                 finish: Finish, folder: Path | None = None) -> None:
+                 finish: Finish, folder: Path | None = None, *, gives_way: bool = False) -> None:
+        self.gives_way = gives_way
         self._worker = worker
         self._threads = threads
         self._task = task
@@ -126,11 +128,18 @@ class Session:
         self._worker = Worker() if worker is None else worker
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="mambaseg")
         self._runs: list[Run] = []
+        self._calm = Calm()
         self._timer = QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
 
-    def start(self, task: str, prepare: Prepare, finish: Finish, folder: Path | None = None) -> Run:
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is computed that does not give way."""
+        return any(not run.is_over and not run.gives_way for run in self._runs)
+
+    def start(self, task: str, prepare: Prepare, finish: Finish, folder: Path | None = None, *,
+              gives_way: bool = False) -> Run:
         """Begin a piece of work.
 
         Parameters
@@ -141,9 +150,14 @@ class Session:
         finish : called in a thread with the answer and the folder, which is removed when the run is closed; returns
             what the signal `finished` carries
         folder : of an earlier run whose files are wanted; None: a fresh one
+        gives_way : is cancelled as soon as any other piece of work is asked for
         """
-        run = Run(self._worker, self._threads, task, prepare, finish, folder)
+        for run in self._runs:
+            if run.gives_way and not run.is_over:
+                run.cancel()
+        run = Run(self._worker, self._threads, task, prepare, finish, folder, gives_way=gives_way)
         self._runs.append(run)
+        self._calm.begin()
         self._timer.start()
         return run
 
@@ -155,6 +169,7 @@ class Session:
         """End everything at once and without a word."""
         with contextlib.suppress(RuntimeError):  # Qt may have taken the timer down already, with the application
             self._timer.stop()
+        self._calm.end()
         for run in self._runs:
             run.close()
         self._runs.clear()
@@ -168,3 +183,4 @@ class Session:
         self._runs = [run for run in self._runs if not run.is_closed]  # the files of the others are still wanted
         if all(run.is_over for run in self._runs):
             self._timer.stop()
+            self._calm.end()

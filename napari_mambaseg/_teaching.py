@@ -174,10 +174,9 @@ class Teaching:
     def _remember(self, picture: Picture) -> None:
         """What the next start needs to go on here."""
         path = picture.order.source.path
-        try:
-            picture.project.save_settings(model=picture.order.model_name, path=str(path) if path else "")
-        except UserError as error:
-            self._fail(str(error))
+        self.corrector.background.do(
+            lambda: picture.project.save_settings(model=picture.order.model_name, path=str(path) if path else ""),
+            lambda _: None, lambda sentence, details: self._fail(sentence))
 
     def _on_counted(self, picture: Picture) -> None:
         if picture is self.corrector.current:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import weakref
 from collections.abc import Callable
@@ -16,7 +17,16 @@ from qtpy.QtWidgets import QFrame, QLineEdit, QPushButton, QScrollArea, QVBoxLay
 from mambaseg import UserError, words
 from mambaseg.jobs import Worker
 from mambaseg.models import read_model
-from napari_mambaseg._adapt import Reading, axes_choices, guess, source_of, to_image, with_axes
+from napari_mambaseg._adapt import (
+    Reading,
+    Source,
+    axes_choices,
+    guess,
+    source_of,
+    source_of_channels,
+    to_image,
+    with_axes,
+)
 from napari_mambaseg._estimator import Estimator
 from napari_mambaseg._layers import warm_up
 from napari_mambaseg._notify import show_problem
@@ -26,6 +36,7 @@ from napari_mambaseg._session import Run, Session
 from napari_mambaseg._teaching import Teaching
 from napari_mambaseg._where import focus_point, part_of
 from napari_mambaseg._widgets.correct_card import CorrectCard
+from napari_mambaseg._widgets.image_choice import ImageChoice
 from napari_mambaseg._widgets.learn_card import LearnCard
 from napari_mambaseg._widgets.segment_card import SegmentCard
 
@@ -58,11 +69,12 @@ class Panel(QWidget):
         self.teaching = Teaching(napari_viewer, self.session, self.correct, self.learn, self._chosen_order,
                                  self._work_with)
         self._importing: Run | None = None
+        self._followed: list[tuple[Any, Callable[..., None]]] = []
         self._lay_out()
         self._wire()
         _bind_keys(napari_viewer, self)
         self.destroyed.connect(functools.partial(_close, self.session, self.segmenter, self.teaching,
-                                               self.segment.image))
+                                                 self.segment.image, self._followed))
         self.session.in_background(warm_up)
         self._on_image()
 
@@ -70,14 +82,14 @@ class Panel(QWidget):
         """Segment what is chosen; while something runs, after it."""
         card = self.segment
         try:
-            orders = [self._order(layer) for layer in card.image.layers]
+            orders = [self._order(layers) for layers in self._meant()]
         except UserError as error:
             self._fail(str(error), "")
             return
         self.estimator.cancel()
-        remember_model(card.model.name)
         for order in orders:
             self.segmenter.start(order)
+        remember_model(card.model.name)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
         """Return presses the button that has the focus, else the one that segments, as in a dialog."""
@@ -135,13 +147,25 @@ class Panel(QWidget):
         segmenter.failed.connect(lambda sentence: show_problem(sentence, card.run_bar.copy_details))
         self.estimator.told.connect(self._on_estimate)
 
-    def _order(self, layer: Any) -> Order:
-        """What the fields say about one layer."""
-        card = self.segment
+    def _meant(self) -> list[list[Any]]:
+        """The chosen layers, image by image: each alone, or the channels of one."""
+        layers = self.segment.image.layers
+        return [layers] if self.segment.image.is_one else [[layer] for layer in layers]
+
+    def _source(self, layers: list[Any]) -> Source:
+        """An image as it is now."""
+        reading = self._reading(layers[0])
+        if len(layers) > 1:
+            return source_of_channels(layers, reading, self.segment.model.model.channels)
+        return source_of(layers[0], reading)
+
+    def _order(self, layers: list[Any]) -> Order:
+        """What the fields say about one image."""
+        card, layer = self.segment, layers[0]
         reading = self._reading(layer)
         latest = self.segmenter.latest
-        is_again = latest is not None and latest.order.source.name == layer.name and card.again.currentData()
-        return Order(source_of(layer, reading),
+        is_again = self._has_result([layers]) and card.again.currentData()
+        return Order(self._source(layers),
                      part_of(self._viewer, layer, reading, card.place.place,
                              all_frames=card.place.all_frames.isChecked()),
                      card.model.model, card.model.name, focus_point(self._viewer, layer, reading), card.settings,
@@ -149,9 +173,9 @@ class Panel(QWidget):
 
     def _chosen_order(self) -> Order | None:
         """What would be segmented; None where no image is chosen, or not one that can be."""
-        layers = self.segment.image.layers
+        meant = self._meant()
         try:
-            return self._order(layers[0]) if layers else None
+            return self._order(meant[0]) if meant else None
         except UserError:
             return None
 
@@ -166,30 +190,55 @@ class Panel(QWidget):
         return self._readings.get(layer) or guess(layer)
 
     def _on_image(self) -> None:
-        """Another image is meant."""
+        """Another image is meant, or it is another than it was."""
         card = self.segment
-        layers = card.image.layers
-        card.hint.setVisible(not layers)
-        card.run_bar.run.setEnabled(bool(layers))
-        card.again.setVisible(self._has_result(layers))
+        meant = self._meant()
+        card.hint.setVisible(not meant)
+        card.run_bar.run.setEnabled(bool(meant))
+        card.again.setVisible(self._has_result(meant))
+        self._follow(card.image.layers)
         self.teaching.on_image()
-        if not layers:
+        if not meant:
             card.read_as.show_reading(None, (), 1, "")
             card.show_estimate("")
             return
-        layer = layers[0]
         try:
-            reading = self._reading(layer)
+            self._show_reading(meant[0])
         except UserError as error:
             card.read_as.show_reading(None, (), 1, str(error))
             return
-        source = source_of(layer, reading)
-        whole = to_image(source_of(layer, Reading(reading.axes, reading.spacing, reading.unit)))
-        n_channels = 1 if whole.is_rgb else whole.n_channels
-        line = f"Read as {words.read_as(to_image(source))}"
-        card.read_as.show_reading(reading, axes_choices(layer), n_channels, line)
-        card.place.suit(n_spatial=len(reading.spatial), has_time="T" in reading.axes)
         self._soon.start()
+
+    def _show_reading(self, layers: list[Any]) -> None:
+        """Say how an image is read, and offer what suits it."""
+        card, layer = self.segment, layers[0]
+        reading, source = self._reading(layer), self._source(layers)
+        line = f"Read as {words.read_as(to_image(source))}"
+        if len(layers) > 1:
+            line += f"\nChannels in this order: {', '.join(source.channels)}"
+            card.read_as.show_reading(reading, (reading.axes,), 1, line)
+        else:
+            whole = to_image(source_of(layer, Reading(reading.axes, reading.spacing, reading.unit)))
+            card.read_as.show_reading(reading, axes_choices(layer), 1 if whole.is_rgb else whole.n_channels, line)
+        card.place.suit(n_spatial=len(reading.spatial), has_time="T" in reading.axes)
+
+    def _follow(self, layers: list[Any]) -> None:
+        """Listen to what becomes of the chosen layers, and no longer to others."""
+        _forget(self._followed)
+        for layer in layers:
+            for event in (layer.events.scale, layer.events.units, layer.events.axis_labels, layer.events.data):
+                event.connect(self._on_layer)
+                self._followed.append((event, self._on_layer))
+            layer.events.name.connect(self.segment.image.refill)
+            self._followed.append((layer.events.name, self.segment.image.refill))
+
+    def _on_layer(self, event: Any = None) -> None:
+        """Voxel size, axes or pixels of the image have changed: its axes stay as the user said, if they can."""
+        for layer in self.segment.image.layers:
+            former = self._readings.pop(layer, None)
+            if former is not None and former.axes in axes_choices(layer):
+                self._readings[layer] = dataclasses.replace(with_axes(layer, former.axes), channel=former.channel)
+        self._on_image()
 
     def _on_reading(self) -> None:
         """The user said how the image is to be read."""
@@ -202,7 +251,9 @@ class Panel(QWidget):
         self._on_image()
 
     def _on_model(self) -> None:
-        """Another model is meant."""
+        """Another model is meant; it may want the channels in another order."""
+        if self.segment.image.is_one:
+            self._on_image()
         self._soon.start()
 
     def _on_folder(self, folder: str) -> None:
@@ -257,7 +308,7 @@ class Panel(QWidget):
         card.show_result(has_table=shown.outcome.features is not None,
                          can_decode=shown.outcome.probabilities is not None and model.kind == "instances")
         card.decoding.start_from(model.decoder or {}, words.size_unit(model))
-        card.again.setVisible(self._has_result(card.image.layers))
+        card.again.setVisible(self._has_result(self._meant()))
 
     def _on_ended(self, sentence: str, details: str, can_undo: bool) -> None:
         """Nothing runs any more."""
@@ -278,7 +329,7 @@ class Panel(QWidget):
         if self.segmenter.is_busy or not self.segment.image.layers:
             return
         try:
-            self.estimator.ask(self._order(self.segment.image.layers[0]))
+            self.estimator.ask(self._order(self._meant()[0]))
         except UserError as error:
             self._on_estimate(str(error), False)
 
@@ -287,9 +338,13 @@ class Panel(QWidget):
         if not self.segmenter.is_busy:
             self.segment.show_estimate(line, "" if is_fine else _warning(self._viewer))
 
-    def _has_result(self, layers: list[Any]) -> bool:
+    def _has_result(self, meant: list[list[Any]]) -> bool:
+        """Whether the latest result is the one of the only image that is meant."""
         latest = self.segmenter.latest
-        return latest is not None and [layer.name for layer in layers] == [latest.order.source.name]
+        if latest is None or len(meant) != 1:
+            return False
+        source = latest.order.source
+        return {layer.name for layer in meant[0]} == set(source.channels or (source.name,))
 
     def _show_table(self) -> None:
         """Open napari's own table of the result's features."""
@@ -337,8 +392,18 @@ def _toggle_outline(segmenter: Segmenter) -> None:
         layer.contour = 0 if layer.contour else 2
 
 
-def _close(session: Session, segmenter: Segmenter, teaching: Teaching, image: Any, *_: object) -> None:
+def _forget(followed: list[tuple[Any, Callable[..., None]]]) -> None:
+    """Listen no longer."""
+    for event, act in followed:
+        event.disconnect(act)
+    followed.clear()
+
+
+def _close(session: Session, segmenter: Segmenter, teaching: Teaching, image: ImageChoice,
+           followed: list[tuple[Any, Callable[..., None]]], *_: object) -> None:
     """The panel is gone, with its window or alone."""
+    _forget(followed)
+    image.disconnect_viewer()
     teaching.close()
     segmenter.close()
     session.close()

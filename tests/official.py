@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -100,6 +101,21 @@ def nnunet_file(record: dict[str, Any], weights: State, **changes: Any) -> dict[
                       "output_folder": Path("/somewhere")},
         "trainer_name": "nnUNetTrainerUMambaBot", "inference_allowed_mirroring_axes": (0, 1)}
     return content | changes
+
+
+def model_folder(folder: Path, folds: dict[str, float], labels: dict[str, Any] | None = None) -> Path:
+    """A trainer's folder as nnU-Net leaves it; each fold's weights are those of a small fixture times a factor."""
+    record, _ = fixture("umamba_enc_2d_v2_tiny_chan") or ({}, {})  # small, and in the checkout
+    trainer = folder / "nnUNetTrainerUMambaEnc__nnUNetPlans__2d"
+    for fold, factor in folds.items():
+        weights = {key: value * factor for key, value in state(record).items()}
+        (trainer / fold).mkdir(parents=True)
+        torch.save(nnunet_file(record, weights, init_args={}, trainer_name="nnUNetTrainerUMambaEnc"),
+                   trainer / fold / "checkpoint_final.pth")
+        torch.save({"not": "looked at"}, trainer / fold / "checkpoint_best.pth")
+    (trainer / "plans.json").write_text(json.dumps(flat_plans(record["args"])))
+    (trainer / "dataset.json").write_text(json.dumps(dataset_json(record["args"], labels)))
+    return trainer
 
 
 def with_counters(weights: State) -> State:

@@ -1,4 +1,4 @@
-"""Which image layer is segmented: one of them, or all that are selected in the layer list."""
+"""Which image layer is segmented: one of them, or those selected in the layer list, in turn or as one image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from napari.layers import Image
 from psygnal import Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy
+
+from napari_mambaseg._adapt import can_be_channels
 
 __all__ = ["ImageChoice", "narrow"]
 
@@ -31,10 +33,11 @@ class ImageChoice(QComboBox):
         super().__init__()
         narrow(self)
         self.setObjectName("image")
-        self.setToolTip("The image layer to segment. Select several layers in the layer list to segment them all.")
+        self.setToolTip("The image layer to segment. Select several in the layer list to segment them all, or to use "
+                        "them as the channels of one image.")
         self._viewer = viewer
-        self._layers: list[list[Any]] = []
-        self._told: list[Any] = []
+        self._choices: list[tuple[list[Any], bool]] = []  # layers, and whether they are channels of one image
+        self._told: tuple[list[Any], bool] = ([], False)
         self.currentIndexChanged.connect(self._tell)
         layers = viewer.layers
         for event in (layers.events.inserted, layers.events.removed, layers.events.reordered,
@@ -46,13 +49,22 @@ class ImageChoice(QComboBox):
     @property
     def layers(self) -> list[Any]:
         """The chosen image layers; empty where there is no image."""
+        return list(self._choice[0])
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the layers are the channels of one image."""
+        return self._choice[1]
+
+    @property
+    def _choice(self) -> tuple[list[Any], bool]:
         index = self.currentIndex()
-        return list(self._layers[index]) if 0 <= index < len(self._layers) else []
+        return self._choices[index] if 0 <= index < len(self._choices) else ([], False)
 
     def choose(self, layer: Any) -> None:
-        """Make a layer the chosen one, if it is an image of this viewer."""
-        if [layer] in self._layers:
-            self.setCurrentIndex(self._layers.index([layer]))
+        """Make a layer the chosen one, if it is an image of this viewer; not while it is one of the chosen channels."""
+        if ([layer], False) in self._choices and not (self.is_one and layer in self.layers):
+            self.setCurrentIndex(self._choices.index(([layer], False)))
 
     def disconnect_viewer(self) -> None:
         """Stop following the layer list."""
@@ -64,18 +76,22 @@ class ImageChoice(QComboBox):
 
     def refill(self, event: Any = None) -> None:
         """List the image layers anew and keep the choice where it is still there."""
-        former = self.layers
+        former = self._choice
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
         selected = [layer for layer in images if layer in self._viewer.layers.selection]
-        self._layers = [[layer] for layer in reversed(images)]  # topmost first, as in the layer list
+        self._choices = [([layer], False) for layer in reversed(images)]  # topmost first, as in the layer list
         if len(selected) > 1:
-            self._layers.append(selected)
+            self._choices.append((selected, False))
+        if can_be_channels(selected):
+            self._choices.append((selected, True))
+        elif former[1] and all(layer in images for layer in former[0]):
+            self._choices.append(former)  # so that its result can be selected without losing it
         self.blockSignals(True)
         self.clear()
-        for layers in self._layers:
-            self.addItem(layers[0].name if len(layers) == 1 else f"All {len(layers)} selected images")
-        if former in self._layers:
-            self.setCurrentIndex(self._layers.index(former))
+        for layers, is_one in self._choices:
+            self.addItem(_title(layers, is_one=is_one))
+        if former in self._choices:
+            self.setCurrentIndex(self._choices.index(former))
         self.blockSignals(False)
         self._tell()
 
@@ -84,6 +100,14 @@ class ImageChoice(QComboBox):
             self.choose(event.value)
 
     def _tell(self, index: int = 0) -> None:
-        if self.layers != self._told:
-            self._told = self.layers
+        if self._choice != self._told:
+            self._told = self._choice
             self.chosen.emit()
+
+
+def _title(layers: list[Any], *, is_one: bool) -> str:
+    if len(layers) == 1:
+        return str(layers[0].name)
+    if is_one:
+        return f"{' + '.join(layer.name for layer in layers)} as one image"
+    return f"All {len(layers)} selected images, in turn"

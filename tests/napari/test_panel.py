@@ -165,7 +165,7 @@ def test_several_selected_layers_are_segmented_in_turn(window: Any, models: Any)
     layers = [shown.viewer.add_image(rng.random((40, 44)), name=name) for name in ("one", "two")]
     shown.choose_model(models(channels=("grey",), kind="classes"))
     shown.viewer.layers.selection = set(layers)
-    assert shown["image"].itemText(2) == "All 2 selected images"
+    assert shown["image"].itemText(2) == "All 2 selected images, in turn"
     shown["image"].setCurrentIndex(2)
     shown.segment()
     assert {layer.name for layer in shown.viewer.layers if isinstance(layer, Labels)} == {

@@ -1,6 +1,5 @@
 """From official checkpoint files to packages that compute what the official networks compute."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -234,22 +233,8 @@ def test_name_and_origin_are_told(tmp_path: Path) -> None:
 # --- nnU-Net folders ---
 
 
-def write_folder(folder: Path, folds: dict[str, float], labels: dict[str, Any] | None = None) -> Path:
-    """A trainer's folder; each fold's weights are those of the fixture times a factor."""
-    record, _ = fixture(CHAN)
-    trainer = folder / "nnUNetTrainerUMambaEnc__nnUNetPlans__2d"
-    for fold, factor in folds.items():
-        weights = {key: value * factor for key, value in official.state(record).items()}
-        content = official.nnunet_file(record, weights, init_args={}, trainer_name="nnUNetTrainerUMambaEnc")
-        save(content, trainer / fold / "checkpoint_final.pth")
-        save({"not": "looked at"}, trainer / fold / "checkpoint_best.pth")
-    (trainer / "plans.json").write_text(json.dumps(official.flat_plans(record["args"])))
-    (trainer / "dataset.json").write_text(json.dumps(official.dataset_json(record["args"], labels)))
-    return trainer
-
-
 def test_folds_become_an_ensemble_whose_logits_are_averaged(tmp_path: Path) -> None:
-    trainer = write_folder(tmp_path, {"fold_0": 1.0, "fold_1": 0.9, "fold_4": 1.1})
+    trainer = official.model_folder(tmp_path, {"fold_0": 1.0, "fold_1": 0.9, "fold_4": 1.1})
     import_checkpoint(trainer, tmp_path / "model")
     model = load_package(tmp_path / "model")
     assert len(model.members) == 2
@@ -271,18 +256,18 @@ def test_folds_become_an_ensemble_whose_logits_are_averaged(tmp_path: Path) -> N
 
 
 def test_a_network_trained_on_all_cases_is_left_out_beside_folds(tmp_path: Path) -> None:
-    model = import_checkpoint(write_folder(tmp_path, {"fold_0": 1.0, "fold_all": 0.5}), tmp_path / "model")
+    model = import_checkpoint(official.model_folder(tmp_path, {"fold_0": 1.0, "fold_all": 0.5}), tmp_path / "model")
     assert not model.members
     assert "fold_all was left out" in model.training["notes"][0]
 
 
 def test_fold_all_alone_is_taken(tmp_path: Path) -> None:
-    model = import_checkpoint(write_folder(tmp_path, {"fold_all": 1.0}), tmp_path / "model")
+    model = import_checkpoint(official.model_folder(tmp_path, {"fold_all": 1.0}), tmp_path / "model")
     assert model.training["files"] == ["fold_all/checkpoint_final.pth"]
 
 
 def test_interior_and_boundary_become_objects(tmp_path: Path) -> None:
-    trainer = write_folder(tmp_path, {"fold_all": 1.0}, {"background": 0, "interior": 1, "boundary": 2})
+    trainer = official.model_folder(tmp_path, {"fold_all": 1.0}, {"background": 0, "interior": 1, "boundary": 2})
     model = import_checkpoint(trainer, tmp_path / "model", classes=("background", "nucleus"))
     assert (model.kind, model.classes, model.decoder) == ("instances", ("background", "nucleus"), {})
     picture = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
@@ -291,18 +276,18 @@ def test_interior_and_boundary_become_objects(tmp_path: Path) -> None:
 
 def test_regions_keep_their_names(tmp_path: Path) -> None:
     labels = {"background": 0, "whole": [1, 2], "core": [2], "rim": [1], "ignore": 3}
-    model = import_checkpoint(write_folder(tmp_path, {"fold_0": 1.0}, labels), tmp_path / "model")
+    model = import_checkpoint(official.model_folder(tmp_path, {"fold_0": 1.0}, labels), tmp_path / "model")
     assert (model.kind, model.classes) == ("regions", ("background", "whole", "core", "rim"))
 
 
 def test_a_data_set_with_other_classes_is_refused(tmp_path: Path) -> None:
-    trainer = write_folder(tmp_path, {"fold_0": 1.0}, {"background": 0, "liver": 1})
+    trainer = official.model_folder(tmp_path, {"fold_0": 1.0}, {"background": 0, "liver": 1})
     with pytest.raises(ModelError, match="names 2 classes, but the network has 3 outputs"):
         import_checkpoint(trainer, tmp_path / "model")
 
 
 def test_folds_of_different_networks_are_refused(tmp_path: Path) -> None:
-    trainer = write_folder(tmp_path, {"fold_0": 1.0})
+    trainer = official.model_folder(tmp_path, {"fold_0": 1.0})
     weights = official.state(fixture(CHAN)[0])
     changed = {key: value[:2] if "seg_layers" in key else value for key, value in weights.items()}
     save({"network_weights": changed}, trainer / "fold_1" / "checkpoint_final.pth")
@@ -311,7 +296,7 @@ def test_folds_of_different_networks_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_hostile_fold_is_refused(tmp_path: Path) -> None:
-    trainer = write_folder(tmp_path, {"fold_0": 1.0})
+    trainer = official.model_folder(tmp_path, {"fold_0": 1.0})
     (trainer / "fold_0" / "checkpoint_final.pth").write_bytes(b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.")
     with pytest.raises(ModelError, match=r'asks for "posix\.system"'):
         import_checkpoint(trainer, tmp_path / "model")
@@ -323,14 +308,14 @@ def test_a_hostile_fold_is_refused(tmp_path: Path) -> None:
     ("plans.json", '{"configurations": {"3d_fullres": {}}}', "no usable configuration"),
     ("plans.json", '{"configurations": {"2d": {}}}', "plan of .* cannot be understood")])
 def test_a_broken_folder_says_what_is_wrong(tmp_path: Path, name: str, content: str | None, said: str) -> None:
-    trainer = write_folder(tmp_path, {"fold_0": 1.0})
+    trainer = official.model_folder(tmp_path, {"fold_0": 1.0})
     (trainer / name).unlink() if content is None else (trainer / name).write_text(content)
     with pytest.raises(ModelError, match=said):
         import_checkpoint(trainer, tmp_path / "model")
 
 
 def test_a_folder_of_trainers_names_them(tmp_path: Path) -> None:
-    trainer = write_folder(tmp_path, {"fold_0": 1.0})
+    trainer = official.model_folder(tmp_path, {"fold_0": 1.0})
     with pytest.raises(ModelError, match=f"give one of the folders in it: {trainer.name}"):
         import_checkpoint(tmp_path, tmp_path / "model")
     with pytest.raises(ModelError, match=r"holds no checkpoint_final\.pth"):

@@ -1,0 +1,23 @@
+"""What a result's layer says beside its labels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mambaseg.models import read_model
+
+
+def test_table_names_each_class_by_the_label_that_it_is_painted_with(window: Any, tmp_path: Path) -> None:
+    from small_models import save_model
+
+    save_model(tmp_path / "model", "umamba-bot", kind="regions",
+               about={"regions": ((1, 2), (2,)), "region_order": (2, 1)})
+    shown = window()
+    shown.viewer.add_image(np.random.default_rng(0).random((40, 44)))
+    shown.choose_model(str(tmp_path / "model"))
+    layer = shown.segment()
+    assert layer.features["index"].tolist() == [0, 2, 1]
+    assert layer.features["class"].tolist() == ["background", "front", "back"]
+    for values, n_voxels in zip(read_model(tmp_path / "model").class_labels, layer.features["voxels"], strict=True):
+        assert n_voxels == np.isin(layer.data, values).sum()
