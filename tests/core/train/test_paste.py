@@ -33,7 +33,7 @@ def test_pasted_objects_keep_their_size_and_brightness(shape: tuple[int, ...]) -
         assert new.tolist() == list(range(10, 10 + len(new)))
         for number in new:
             assert np.count_nonzero(found == number) <= 4 ** len(shape)
-            assert np.median(made[0][found == number]) > 3  # of a cube of 4 voxels later neighbours' soft seams take much
+            assert np.median(made[0][found == number]) > 3  # neighbours' soft seams take much of it
         for number in range(1, 10):  # at most the limit is hidden at a time
             assert np.count_nonzero(found == number) >= 0.7**3 * 4 ** len(shape)
     assert seen > 12
