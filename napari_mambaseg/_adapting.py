@@ -53,6 +53,11 @@ class Adapter:
         """Whether a stroke is being learned from."""
         return self._run is not None or self._waiting is not None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker knows the view, so that a stroke is learned from in a moment."""
+        return self._run is None and self._view is not None and self._view[0] is self._corrector.current
+
     def switch(self, is_on: bool) -> None:
         """From now on, or no longer."""
         self.is_on = is_on
@@ -108,7 +113,7 @@ class Adapter:
                           gives_way=True)
         run.finished.connect(lambda _: self._on_ready(picture, box))
         run.failed.connect(lambda sentence, details: self._over())  # a stroke will say so
-        run.cancelled.connect(self._idle.start)
+        run.cancelled.connect(lambda: self._idle.start())
         self.told.emit("Getting ready…")
 
     def _begin(self, picture: Picture, box: Box, request: Prepare, *, gives_way: bool = False) -> Run:

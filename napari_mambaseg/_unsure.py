@@ -93,6 +93,7 @@ class Tour:
     def _begin(self, picture: Picture, stops: list[Stop]) -> None:
         if picture not in self._corrector.pictures:
             return
+        self._remove_ring()  # it may lie where another picture lies
         if not stops:
             self.failed.emit(_NOWHERE)
         self._stops, self._at = stops, 0
@@ -122,7 +123,11 @@ class Tour:
         self.moved.emit(self._at + 1, len(self._stops))
 
     def _draw_ring(self, picture: Picture, middle: Any, size: float) -> None:
-        self._remove_ring()
+        """Put the ring there; made once, since napari needs half a second to take a layer away."""
+        if self._ring is not None and self._ring in self._viewer.layers:
+            self._ring.selected_data = set()
+            self._ring.data, self._ring.size = [middle], size
+            return
         layers = self._viewer.layers
         active = layers.selection.active
         ring = Points([middle], name="unsure", size=size, symbol="disc", face_color="transparent",

@@ -20,6 +20,7 @@ from mambaseg.jobs.tasks import TASKS
 __all__ = ["Job", "Worker"]
 
 PATIENCE_S = 3.0  # how long a child may take to answer a cancel before it is killed
+STARTING_S = 60.0  # the same while it loads torch, which a new child would have to do all over again
 
 _ENDS = ("result", "failed", "cancelled")
 
@@ -90,6 +91,7 @@ class Worker:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._process: ChildProcess | None = None
+        self._has_started = False  # whether the child has loaded what it needs
         self._current: Job | None = None
         self._waiting: deque[Job] = deque()
         self._is_closed = False
@@ -145,6 +147,7 @@ class Worker:
             try:
                 if self._process is None or not self._process.is_alive:
                     self._process = ChildProcess(self._python, self._on_message, self._on_log, self._on_end)
+                    self._has_started = False
             except OSError as error:
                 job._tell(Event("failed", message=f"{self._python[0]} cannot be started ({error.strerror}); install "
                                                   "mambaseg again, or repair this Python.", details=str(error)))
@@ -162,7 +165,8 @@ class Worker:
                 return
             job._is_cancelling = True
             self._process.send({"cancel": job._number})
-        timer = threading.Timer(PATIENCE_S, self._kill_if_running, (job,))
+        patience_s = PATIENCE_S if self._has_started else STARTING_S
+        timer = threading.Timer(patience_s, self._kill_if_running, (job,))
         timer.daemon = True
         timer.start()
 
@@ -179,6 +183,7 @@ class Worker:
                 self._on_log(f"(not understood: {str(message)[:200]})")
                 return
             job._tell(event)
+            self._has_started |= event.kind in _ENDS or (event.progress is not None and event.progress.total > 0)
             if event.kind in _ENDS:
                 self._current = None
                 self._begin_next()

@@ -182,12 +182,25 @@ def test_a_killed_child_fails_its_job_and_the_next_one_works(folder: Path, model
 def test_a_child_that_does_not_answer_is_killed(folder: Path, model: Path) -> None:
     with Worker() as worker:
         job = worker.start("segment", request(folder, picture((1500, 1500)), model), folder)
-        gather(job, {"progress"})
+        while not gather(job, {"progress"})[-1].progress.total:  # type: ignore[union-attr]
+            pass  # it still loads
         stuck = child_of(worker)
         stuck.suspend()
         job.cancel()
         assert gather(job)[-1].kind == "cancelled"
         assert gone_within(stuck.pid, 5)
+
+
+def test_a_child_that_still_loads_is_let_live_by_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mambaseg.jobs.worker.PATIENCE_S", 0.0)
+    with Worker() as worker:
+        job = worker.start("warm", {})
+        gather(job, {"progress"})
+        pid = child_of(worker).pid
+        job.cancel()
+        assert gather(job)[-1].kind == "cancelled"
+        assert gather(worker.start("warm", {}))[-1].kind == "result"
+        assert child_of(worker).pid == pid
 
 
 def test_closing_ends_the_child_and_its_jobs(folder: Path, model: Path) -> None:
