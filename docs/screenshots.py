@@ -21,7 +21,7 @@ from qtpy.QtWidgets import QApplication
 IMAGES = Path(__file__).parent / "images"
 WINDOW = (1280, 720)
 DOCK_PX = 300
-PATIENCE_S = 300
+PATIENCE_S = 900
 
 
 def main() -> None:
@@ -58,6 +58,7 @@ def correct(viewer: Any, panel: Any) -> None:
         layer.paint((y, x + 3), number)
     wait_until(lambda: not teaching.adapter.is_busy)
     teaching.confirm()
+    wait(1.0)  # until it has begun to adapt
     wait_until(lambda: not teaching.corrector.background.is_busy and not teaching.adapter.is_busy)
 
 

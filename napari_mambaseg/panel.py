@@ -11,8 +11,8 @@ from typing import Any
 
 from napari.layers import Shapes
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QFrame, QLineEdit, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtGui import QKeyEvent, QShowEvent
+from qtpy.QtWidgets import QDockWidget, QFrame, QLabel, QLineEdit, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from mambaseg import UserError, words
 from mambaseg.jobs import Worker
@@ -100,6 +100,16 @@ class Panel(QWidget):
             focused.click()
         elif not self.segmenter.is_busy:
             self.segment.run_bar.run.click()
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """In the dock; its title need not name the plugin, for which a narrow dock has no room."""
+        super().showEvent(event)
+        dock: QWidget | None = self
+        while dock is not None and not isinstance(dock, QDockWidget):
+            dock = dock.parentWidget()
+        bar = dock.titleBarWidget() if dock is not None else None
+        for title in bar.findChildren(QLabel) if bar is not None else ():
+            title.setText(title.text().removesuffix(" (mambaseg)"))
 
     def _lay_out(self) -> None:
         """The cards below one another, with a bar where the window is too low for them."""

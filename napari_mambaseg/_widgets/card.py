@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from typing import TypeVar
 
-__all__ = ["Card", "label", "push_button"]
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QFrame, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+__all__ = ["Card", "check_box", "label", "named", "push_button"]
+
+Control = TypeVar("Control", bound=QWidget)
 
 
 def label(text: str = "", name: str = "") -> QLabel:
@@ -19,13 +23,23 @@ def label(text: str = "", name: str = "") -> QLabel:
     return widget
 
 
-def push_button(text: str, name: str, tip: str) -> QPushButton:
-    """A button that Return presses while it has the focus."""
-    widget = QPushButton(text)
+def named(widget: Control, name: str, tip: str) -> Control:
+    """A control with its object name and its tooltip."""
     widget.setObjectName(name)
     widget.setToolTip(tip)
+    return widget
+
+
+def push_button(text: str, name: str, tip: str) -> QPushButton:
+    """A button that Return presses while it has the focus."""
+    widget = named(QPushButton(text), name, tip)
     widget.setAutoDefault(True)
     return widget
+
+
+def check_box(text: str, name: str, tip: str) -> QCheckBox:
+    """A box to tick."""
+    return named(QCheckBox(text), name, tip)
 
 
 class Card(QFrame):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from psygnal import Signal
-from qtpy.QtWidgets import QButtonGroup, QCheckBox, QGridLayout, QRadioButton, QWidget
+from qtpy.QtWidgets import QButtonGroup, QGridLayout, QRadioButton, QWidget
+
+from napari_mambaseg._widgets.card import check_box, named
 
 __all__ = ["PlaceChoice"]
 
@@ -29,16 +31,12 @@ class PlaceChoice(QWidget):
         self._group = QButtonGroup(self)
         self.buttons: dict[str, QRadioButton] = {}
         for number, (place, (text, tip)) in enumerate(_PLACES.items()):
-            button = QRadioButton(text)
-            button.setObjectName(f"where_{place}")
-            button.setToolTip(tip)
+            button = named(QRadioButton(text), f"where_{place}", tip)
             self._group.addButton(button)
             layout.addWidget(button, number // 2, number % 2)
             self.buttons[place] = button
         self.buttons["whole"].setChecked(True)
-        self.all_frames = QCheckBox("All time points")
-        self.all_frames.setObjectName("all_frames")
-        self.all_frames.setToolTip("Off: only the time point in view.")
+        self.all_frames = check_box("All time points", "all_frames", "Off: only the time point in view.")
         self.all_frames.setChecked(True)
         self.all_frames.hide()
         layout.addWidget(self.all_frames, 2, 0, 1, 2)

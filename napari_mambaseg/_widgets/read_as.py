@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
 
 from mambaseg.image import UNITS
 from napari_mambaseg._adapt import Reading
-from napari_mambaseg._widgets.card import label
+from napari_mambaseg._widgets.card import label, named, push_button
 from napari_mambaseg._widgets.image_choice import narrow
 
 __all__ = ["ReadAs"]
@@ -23,11 +23,9 @@ class ReadAs(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.line = label(name="read_as")
-        self.change = QPushButton()
-        self.change.setObjectName("change")
-        self.change.setText("Change…")
+        self.change = push_button("Change…", "change", "How the axes, the voxel size and the channels of the image are "
+                                  "understood.")
         self.change.setCheckable(True)
-        self.change.setToolTip("How the axes, the voxel size and the channels of the image are understood.")
         self.fields = QWidget()
         self.fields.hide()
         self.change.toggled.connect(self.fields.setVisible)
@@ -74,24 +72,18 @@ class ReadAs(QWidget):
             self.unit.setCurrentText(reading.unit)
             self.spacing.setText(" x ".join(f"{size:.4g}" for size in reading.spacing))
             self.channel.setCurrentIndex(self.channel.findData(reading.channel))
-        self._form.setRowVisible(self.channel, n_channels > 1)
+        for widget in (self.channel, self._form.labelForField(self.channel)):  # Qt 5 cannot hide a row
+            widget.setVisible(n_channels > 1)
         for field in (self.axes, self.unit, self.spacing, self.channel):
             field.blockSignals(False)
 
     def _make_fields(self) -> None:
-        self.axes = narrow(QComboBox())
-        self.axes.setObjectName("axes")
-        self.axes.setToolTip("What each axis of the array stands for, the first one first.")
-        self.spacing = QLineEdit()
-        self.spacing.setObjectName("spacing")
-        self.spacing.setToolTip("Distance between neighbouring voxels, one number an axis: 2 x 0.5 x 0.5")
-        self.unit = narrow(QComboBox())
-        self.unit.setObjectName("unit")
+        self.axes = named(narrow(QComboBox()), "axes", "What each axis of the array stands for, the first one first.")
+        self.spacing = named(QLineEdit(), "spacing", "Distance between neighbouring voxels, one number an axis: "
+                             "2 x 0.5 x 0.5")
+        self.unit = named(narrow(QComboBox()), "unit", "Unit of the voxel size; px: not known.")
         self.unit.addItems(UNITS)
-        self.unit.setToolTip("Unit of the voxel size; px: not known.")
-        self.channel = narrow(QComboBox())
-        self.channel.setObjectName("channel")
-        self.channel.setToolTip("Which channel the model gets to see.")
+        self.channel = named(narrow(QComboBox()), "channel", "Which channel the model gets to see.")
         self._form = QFormLayout(self.fields)
         self._form.setContentsMargins(0, 0, 0, 0)
         for text, field in (("Axes", self.axes), ("Voxel", self.spacing), ("Unit", self.unit),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QPushButton, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
 
-from napari_mambaseg._widgets.card import Card, label
+from napari_mambaseg._widgets.card import Card, check_box, label, named, push_button
 from napari_mambaseg._widgets.decoding import Decoding
 from napari_mambaseg._widgets.image_choice import ImageChoice, narrow
 from napari_mambaseg._widgets.model_choice import ModelChoice
@@ -67,9 +67,8 @@ class SegmentCard(Card):
         """What to do when there is no image yet."""
         self.hint = QWidget()
         self.hint.setObjectName("hint")
-        self.open_sample = QPushButton("Open a sample")
-        self.open_sample.setObjectName("open_sample")
-        self.open_sample.setToolTip("Shows a picture of tissue to try things on; it comes along, nothing is fetched.")
+        self.open_sample = push_button("Open a sample", "open_sample", "Shows a picture of tissue to try things on; it "
+                                       "comes along, nothing is fetched.")
         layout = QVBoxLayout(self.hint)
         layout.setContentsMargins(0, 0, 0, 4)
         layout.addWidget(label("No image yet. Drop a picture on the window, or", "hint_text"))
@@ -77,19 +76,15 @@ class SegmentCard(Card):
 
     def _make_options(self) -> None:
         """Rarely wanted, so folded."""
-        self.more = QToolButton()
-        self.more.setObjectName("more")
+        self.more = named(QToolButton(), "more", "What is rarely wanted: mirror images, a layer of probabilities.")
         self.more.setText("Options")
-        self.more.setToolTip("What is rarely wanted: mirror images, a layer of probabilities.")
         self.more.setCheckable(True)
         self.options = QWidget()
         self.options.hide()
-        self.mirror = QCheckBox("Look at mirror images, too")
-        self.mirror.setObjectName("tta")
-        self.mirror.setToolTip("2 to 8 times the work for a slightly better result (test-time augmentation).")
-        self.probabilities = QCheckBox("Show how certain it is")
-        self.probabilities.setObjectName("probabilities")
-        self.probabilities.setToolTip("Adds a layer with the network's probability, 0 to 1.")
+        self.mirror = check_box("Look at mirror images, too", "tta", "2 to 8 times the work for a slightly better "
+                                "result (test-time augmentation).")
+        self.probabilities = check_box("Show how certain it is", "probabilities", "Adds a layer with the network's "
+                                       "probability, 0 to 1.")
         layout = QVBoxLayout(self.options)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.mirror)
@@ -104,12 +99,9 @@ class SegmentCard(Card):
 
     def _make_again(self) -> None:
         """What becomes of the former result when the same image is segmented again."""
-        self.again = narrow(QComboBox())
-        self.again.setObjectName("again")
+        self.again = named(narrow(QComboBox()), "again", "What becomes of the result that is already there.")
         self.again.addItem("Replace the last result", True)
         self.again.addItem("Keep it and add another", False)
-        self.again.setToolTip("What becomes of the result that is already there.")
         self.again.hide()
-        self.table = QPushButton("Show table")
-        self.table.setObjectName("table")
-        self.table.setToolTip("A row for each object: place, size, brightness. A click in it selects the object.")
+        self.table = push_button("Show table", "table", "A row for each object: place, size, brightness. A click in it "
+                                 "selects the object.")

@@ -131,7 +131,7 @@ class Window:
         self.panel.segment.model.folder_chosen.emit(folder)
         assert self.panel.segment.model.model.folder == Path(folder) or self.panel.segment.model.name == folder
 
-    def wait(self, *, timeout_s: int = 120) -> None:
+    def wait(self, *, timeout_s: int = 300) -> None:
         """Until nothing runs."""
         self.qtbot.waitUntil(lambda: not self.panel.segmenter.is_busy, timeout=1000 * timeout_s)
 
@@ -175,9 +175,9 @@ class Desk:
 
     def settle(self) -> None:
         """Until what happens off the window's thread has been handed over."""
-        self.qtbot.waitUntil(lambda: bool(self.corrector.pictures), timeout=60_000)
+        self.qtbot.waitUntil(lambda: bool(self.corrector.pictures), timeout=300_000)
         self.qtbot.waitUntil(lambda: not any(each.unchecked for each in self.corrector.pictures)
-                             and not self.corrector.background.is_busy, timeout=60_000)
+                             and not self.corrector.background.is_busy, timeout=300_000)
 
     def drag(self, *places: tuple[float, float]) -> None:
         """Press at the first voxel (y, x), move over the others, release at the last."""

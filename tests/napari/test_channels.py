@@ -1,4 +1,4 @@
-"""Layers that are the channels of one image: chosen by a click, in the model's order, not copied before they are read."""
+"""Layers that are channels of one image: chosen by a click, in the model's order, not copied before they are read."""
 
 from typing import Any
 

@@ -226,15 +226,34 @@ def test_a_stroke_adapts_the_rest_and_keeps_what_was_drawn(desk: Any) -> None:
     shown.drag((20, 20), (20, 40))
     drawn = layer.data != found
     assert drawn.any()
-    shown.qtbot.waitUntil(lambda: not adapter.is_busy, timeout=60_000)
+    shown.qtbot.waitUntil(lambda: not adapter.is_busy, timeout=300_000)
     shown.settle()
     assert (layer.data[drawn] == layer.selected_label).all()
     assert (layer.data != found)[~drawn].any()  # and the rest has learned from it
     shown.assert_kept()
     np.testing.assert_array_equal(shown.picture.image.corrections().locked, drawn)
-    layer.undo()
+    shown.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     np.testing.assert_array_equal(layer.data[drawn], found[drawn])
+    assert shown.picture.image.corrections().is_empty  # what was undone was no correction, whatever was learned from it
+    assert "undo" in strokes(shown)
+    shown.qtbot.waitUntil(lambda: not adapter.is_busy, timeout=300_000)
+    np.testing.assert_array_equal(layer.data, found)  # and nothing is learned from it any more
     shown.assert_kept()
+    layer.redo()
+    shown.settle()
+    np.testing.assert_array_equal(shown.picture.image.corrections().locked, drawn)
+
+
+def test_the_view_is_known_before_the_first_stroke(desk: Any) -> None:
+    shown = desk(adapt=True)
+    adapter, said = shown.teaching.adapter, []
+    shown.qtbot.waitUntil(lambda: adapter.is_ready, timeout=300_000)
+    assert shown.picture.image.corrections().is_empty  # looking changes nothing
+    adapter.told.connect(said.append)
+    shown.layer.selected_label, shown.layer.mode, shown.layer.brush_size = 2, "paint", 20
+    shown.drag((20, 20), (20, 40))
+    shown.qtbot.waitUntil(lambda: bool(said), timeout=20_000)
+    assert said[0] == "Adapting…"  # and not a look at the picture first
 
 
 def test_full_disk_is_told_once_and_nothing_is_forgotten(desk: Any, problems: list[str],

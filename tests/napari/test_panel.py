@@ -97,6 +97,21 @@ def test_time_series_has_a_table_for_the_time_point_in_view(window: Any, models:
         assert layer.features["frame"].iloc[-1] == frame
 
 
+def test_reading_follows_the_layer(window: Any, models: Any) -> None:
+    shown = window()
+    image = shown.viewer.add_image(np.random.default_rng(0).random((20, 40, 44)), name="stack")
+    assert shown["read_as"].text() == "Read as 3-D, 1 channel, voxel size not known"
+    shown["axes"].setCurrentIndex(shown["axes"].findData("TYX"))
+    shown["axes"].activated.emit(1)
+    assert shown["read_as"].text() == "Read as 2-D, 20 time points, 1 channel, pixel size not known"
+    image.scale, image.units = (1, 0.5, 0.5), ("pixel", "um", "um")
+    assert shown["read_as"].text() == "Read as 2-D, 20 time points, 1 channel, 0.50 um/px"  # axes are as the user said
+    image.data = image.data[0]
+    assert shown["read_as"].text() == "Read as 2-D, 1 channel, 0.50 um/px"
+    image.name = "another name"
+    assert shown["image"].currentText() == "another name"
+
+
 def test_one_time_point_leaves_the_others_empty(window: Any, models: Any) -> None:
     shown = window()
     values = np.random.default_rng(0).random((4, 40, 44))

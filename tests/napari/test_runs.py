@@ -1,5 +1,6 @@
 """While work runs, and when it does not end as hoped: the window answers, says one sentence, and loses nothing."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from napari.layers import Labels
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication
 from skimage import data
 
 import mambaseg
+from napari_mambaseg._session import Session
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def busy(window: Any) -> Callable[..., Any]:
         shown.click("run")
         assert not shown["cancel"].isHidden()  # at once, before anything is known
         assert shown["run"].isHidden()
-        shown.qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in shown.viewer.layers), timeout=120_000)
+        shown.qtbot.waitUntil(lambda: any(isinstance(layer, Labels) for layer in shown.viewer.layers), timeout=300_000)
         return shown
 
     return start
@@ -164,7 +168,7 @@ def test_folder_without_a_model_is_one_sentence(window: Any, tmp_path: Path, pro
     shown = window()
     former = shown.panel.segment.model.name
     shown.panel.segment.model.folder_chosen.emit(str(tmp_path))
-    qtbot.waitUntil(lambda: bool(problems), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(problems), timeout=300_000)
     assert str(tmp_path) in problems[0]
     assert shown.panel.segment.model.name == former
     assert shown["cancel"].isHidden()
@@ -175,7 +179,7 @@ def test_process_that_dies_is_told_and_the_next_run_works(window: Any, models: A
     shown = window()
     shown.viewer.add_image(data.immunohistochemistry()[:384, :384])
     shown.click("run")
-    shown.qtbot.waitUntil(lambda: bool(results(shown)), timeout=120_000)
+    shown.qtbot.waitUntil(lambda: bool(results(shown)), timeout=300_000)
     process._process.kill()
     shown.wait(timeout_s=20)
     assert "ended by the system" in shown["message"].text()
@@ -190,7 +194,7 @@ def test_process_that_dies_is_told_and_the_next_run_works(window: Any, models: A
 def test_estimate_comes_before_the_run(window: Any, qtbot: Any) -> None:
     shown = window()
     shown.viewer.add_image(data.immunohistochemistry()[:200, :200])
-    qtbot.waitUntil(lambda: shown["estimate"].text().startswith("Will take about"), timeout=120_000)
+    qtbot.waitUntil(lambda: shown["estimate"].text().startswith("Will take about"), timeout=300_000)
     assert shown["estimate"].styleSheet() == ""
 
 
@@ -198,8 +202,24 @@ def test_estimate_says_at_once_that_a_model_does_not_suit(window: Any, models: A
     shown = window()
     shown.viewer.add_image(np.random.default_rng(0).random((40, 44)))
     shown.choose_model(models(ndim=3, kind="classes", channels=("T1",)))
-    qtbot.waitUntil(lambda: "takes 3-D volumes" in shown["estimate"].text(), timeout=60_000)
+    qtbot.waitUntil(lambda: "takes 3-D volumes" in shown["estimate"].text(), timeout=300_000)
     assert "color" in shown["estimate"].styleSheet()
+
+
+def test_estimate_is_red_with_a_remedy_where_the_memory_is_too_small(window: Any, qtbot: Any) -> None:
+    da = pytest.importorskip("dask.array")
+    shown = window()
+    levels = [da.zeros((side, side), np.uint8, chunks=4096) for side in (50_000, 500)]
+    shown.viewer.add_image(levels, multiscale=True, contrast_limits=(0, 255), name="slide")
+    qtbot.waitUntil(lambda: shown["estimate"].text().startswith("Will take about"), timeout=300_000)
+    line, style = shown["estimate"].text(), shown["estimate"].styleSheet()
+    assert "GB. " in line
+    assert any(word in line for word in ("Choose", "choose", "Segment a part", "part"))
+    assert QColor(style.removeprefix("color: ")).red() > 1.2 * QColor(style.removeprefix("color: ")).blue()
+    shown.viewer.layers.clear()
+    shown.viewer.add_image(np.zeros((64, 64), np.uint8))
+    qtbot.waitUntil(lambda: shown["estimate"].text() not in ("", line), timeout=300_000)
+    assert shown["estimate"].styleSheet() == ""
 
 
 def test_sliders_cut_the_result_anew(window: Any, qtbot: Any) -> None:
@@ -209,7 +229,7 @@ def test_sliders_cut_the_result_anew(window: Any, qtbot: Any) -> None:
     layer = shown.segment()
     n_before, name = layer.data.max(), layer.name
     shown["min_size"].setValue(shown["min_size"].maximum() * 3 // 4)
-    qtbot.waitUntil(lambda: layer.data.max() < n_before, timeout=60_000)
+    qtbot.waitUntil(lambda: layer.data.max() < n_before, timeout=300_000)
     sizes = np.bincount(layer.data.ravel())[1:]
     settings = shown.panel.segment.decoding.settings
     assert sizes.min() >= settings["min_size"]
@@ -224,24 +244,71 @@ def test_sliders_leave_corrections_alone(window: Any, problems: list[str], qtbot
     layer.paint((50, 50), 999)
     corrected = layer.data.copy()
     shown["split"].setValue(90)
-    qtbot.waitUntil(lambda: "You have painted" in shown["message"].text(), timeout=60_000)
+    qtbot.waitUntil(lambda: "You have painted" in shown["message"].text(), timeout=300_000)
     np.testing.assert_array_equal(layer.data, corrected)
 
 
-def test_event_loop_goes_on_during_a_run(busy: Any, record_property: Any) -> None:
-    """The window's thread only polls: it takes part in nothing that lasts."""
-    shown = busy(show=True)
-    beats = [time.perf_counter()]
+def test_event_loop_goes_on_during_a_run(window: Any, monkeypatch: pytest.MonkeyPatch, record_property: Any) -> None:
+    """From the click to the result the window's thread does little more than poll: nothing of ours lasts a window."""
+    work = Work(monkeypatch)
+    shown = window(show=True)
+    shown.viewer.add_image(data.immunohistochemistry()[:384, :384], name="tissue")
+    full: list[str] = []
+
+    def collected(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            full.append(phase)
+
+    arrivals: list[float] = []
+    shown.panel.segmenter.progressed.connect(
+        lambda update, _: arrivals.append(time.perf_counter()) if update.preview else None)
     timer = QTimer()
     timer.setInterval(5)
     timer.timeout.connect(lambda: beats.append(time.perf_counter()))
     timer.start()
-    shown.wait()
-    timer.stop()
-    pauses = np.diff(beats)
-    record_property("median_pause_ms", 1000 * float(np.median(pauses)))
-    record_property("worst_pause_ms", 1000 * float(pauses.max()))
-    print(f"event loop: median pause {1000 * np.median(pauses):.0f} ms, worst {1000 * pauses.max():.0f} ms")  # noqa: T201
-    # A run takes seconds; were the work done in this thread, there would be no beat but the last
+    gc.callbacks.append(collected)
+    beats = [time.perf_counter()]
+    try:
+        shown.click("run")
+        shown.wait()
+    finally:
+        gc.callbacks.remove(collected)
+        timer.stop()
+    pauses, a_window = np.diff(beats), float(np.median(np.diff(arrivals)))
+    told = {"median_pause_ms": np.median(pauses), "worst_pause_ms": pauses.max(), "own_worst_ms": max(work.own),
+            "napari_add_layer_ms": max(work.theirs), "window_ms": a_window}
+    for name, seconds in told.items():
+        record_property(name, 1000 * float(seconds))
+        print(f"{name} {1000 * seconds:.0f}")  # noqa: T201
+    assert full == []  # Python walked through all of napari's objects at no time
+    assert 0 < max(work.own) < a_window
     assert len(beats) > 50
-    assert np.median(pauses) < 0.2
+    assert np.median(pauses) < a_window / 2
+
+
+class Work:
+    """Processor time that the window's thread spends in our slots, and within them in napari's adding of a layer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.own, self.theirs = [0.0], [0.0]
+        self._inside = 0.0
+        monkeypatch.setattr(ViewerModel, "add_layer", self._timed(ViewerModel.add_layer, self._of_napari))
+        monkeypatch.setattr(Session, "_poll", self._timed(Session._poll, self._of_ours))
+
+    def _timed(self, function: Any, tell: Any) -> Any:
+        def timed(*args: Any, **options: Any) -> Any:
+            start_s = time.thread_time()
+            try:
+                return function(*args, **options)
+            finally:
+                tell(time.thread_time() - start_s)
+
+        return timed
+
+    def _of_napari(self, seconds: float) -> None:
+        self.theirs.append(seconds)
+        self._inside += seconds
+
+    def _of_ours(self, seconds: float) -> None:
+        self.own.append(seconds - self._inside)
+        self._inside = 0.0
