@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from mambaseg.progress import Progress
     from mambaseg.segmentation import Estimate
 
-__all__ = ["NO_MEMORY", "bug_report", "duration", "estimate_line", "found", "how_far", "model_card", "model_line",
-           "progress_sentence", "read_as", "size", "size_unit", "things"]
+__all__ = ["NO_MEMORY", "bug_report", "duration", "estimate_line", "found", "how_far", "lesson_lines", "loss",
+           "model_card", "model_line", "progress_sentence", "read_as", "saved", "size", "size_unit", "things"]
 
 NO_MEMORY = "The memory does not suffice; choose a part of the image, or close other programs."
 
 _UNITS_OF_WORK = {"Segmenting": "Window", "Training": "Iteration"}
+_JUST_NOW_S = 1.5
+_FEWEST_UNITS = 4  # as in mambaseg.learn.judge, which would load torch
 _HEADLINES = {"f1@0.5": "F1", "foreground_mean": "Dice"}  # scores that a line about a model may quote
 
 
@@ -54,6 +56,15 @@ def progress_sentence(update: Progress) -> str:
     if update.done == 0:
         return f"{update.stage}, {update.message}" if update.message else update.stage
     return f"{_UNITS_OF_WORK.get(update.stage, update.stage)} {how_far(update)}"
+
+
+def loss(update: Progress) -> float | None:
+    """The newest loss in a report of training, for a curve; None where it tells none."""
+    word, _, rest = update.message.partition(" ")
+    try:
+        return float(rest.split(",")[0]) if word == "loss" else None
+    except ValueError:
+        return None
 
 
 def read_as(image: Image) -> str:
@@ -139,6 +150,50 @@ def found(record: Mapping[str, Any], thing: str = "object") -> str:
     total = max(1, sum(record["voxels"].values()))
     shares = [f"{name} {100 * count / total:.1f} %" for name, count in list(record["voxels"].items())[1:]]
     return ", ".join(shares[:8])
+
+
+def saved(ago_s: float) -> str:
+    """When the last stroke reached the disk: "Saved just now", "Saved 12 s ago"."""
+    return "Saved just now" if ago_s < _JUST_NOW_S else f"Saved {duration(ago_s)} ago"
+
+
+def lesson_lines(judgement: Mapping[str, Any], kind: str) -> list[str]:
+    """What learning came to: the numbers before and after, what was forgotten, and whether to keep it.
+
+    Parameters
+    ----------
+    judgement : `mambaseg.learn.judge.Judgement` as plain values
+    kind : of the model: "classes", "regions" or "instances"
+
+    Returns
+    -------
+    One to three lines, the verdict last; those without numbers are left out
+    """
+    before, after, forgetting = judgement["before"], judgement["after"], judgement.get("forgetting")
+    lines = []
+    if before["mean"] is not None:
+        n = int(after["n_units"])
+        thing = "object" if kind == "instances" else "part"
+        lines.append(f"Before {before['mean']:.2f}   After {after['mean']:.2f}   on {n} {thing}{'s' * (n != 1)} kept "
+                     "aside")
+    if forgetting and "test input" in forgetting["on"]:
+        lines.append(f"Of its former answers {100 * forgetting['after']:.0f} % are the same (on its test input)")
+    elif forgetting:
+        lines.append(f"On {forgetting['on']}: {forgetting['before']:.2f} → {forgetting['after']:.2f}")
+    return [*lines, _verdict(judgement)]
+
+
+def _verdict(judgement: Mapping[str, Any]) -> str:
+    """Whether to keep a new model."""
+    if judgement["before"]["mean"] is None:
+        return str(judgement["sentence"])
+    if judgement["better"]:
+        return "It is better."
+    if judgement["gain_high"] < 0:
+        return "It is worse: keep the old model."
+    if judgement["gain_low"] > 0 and judgement["after"]["n_units"] >= _FEWEST_UNITS:
+        return "It is better here, but forgot some of what it knew: keep the old model for other pictures."
+    return "It is not surely better: keep the old model, or correct more."
 
 
 def _decimal(value: float) -> str:

@@ -1,5 +1,7 @@
 """The words that the shell, napari and 3D Slicer share."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,33 @@ def test_what_was_found() -> None:
     assert words.found({"n_objects": 1214}, "cell") == "1,214 cells"
     assert words.found({"n_objects": 1}) == "1 object"
     assert words.found({"voxels": {"background": 75, "front": 20, "back": 5}}) == "front 20.0 %, back 5.0 %"
+
+
+def test_when_the_last_stroke_was_saved() -> None:
+    assert [words.saved(ago_s) for ago_s in (0.2, 12, 200)] == ["Saved just now", "Saved 12 s ago", "Saved 3 min ago"]
+
+
+@pytest.mark.parametrize(("message", "loss"), [("loss 0.712, score 0.8", 0.712), ("loss 1.250", 1.25), ("", None),
+                                               ("loss not known", None), ("resumed", None)])
+def test_the_loss_in_a_report(message: str, loss: float | None) -> None:
+    assert words.loss(Progress("Training", 3, 10, message)) == loss
+
+
+@pytest.mark.parametrize(("changes", "lines"), [
+    ({"better": True}, ["Before 0.71   After 0.86   on 6 objects kept aside",
+                        "Of its former answers 99 % are the same (on its test input)", "It is better."]),
+    ({"gain_high": -0.01, "forgetting": None}, ["Before 0.71   After 0.86   on 6 objects kept aside",
+                                                "It is worse: keep the old model."]),
+    ({"gain_low": 0.1, "forgetting": {"on": "its old pictures", "before": 0.91, "after": 0.85}},
+     ["Before 0.71   After 0.86   on 6 objects kept aside", "On its old pictures: 0.91 → 0.85",
+      "It is better here, but forgot some of what it knew: keep the old model for other pictures."]),
+    ({"gain_low": 0.1, "after": {"mean": 0.86, "n_units": 1}, "forgetting": None},
+     ["Before 0.71   After 0.86   on 1 object kept aside",
+      "It is not surely better: keep the old model, or correct more."]),
+    ({"before": {"mean": None, "n_units": 0}, "forgetting": None}, ["Nothing was kept aside."]),
+])
+def test_what_learning_came_to(changes: dict[str, Any], lines: list[str]) -> None:
+    judgement = {"before": {"mean": 0.71, "n_units": 6}, "after": {"mean": 0.86, "n_units": 6}, "gain_low": -0.1,
+                 "gain_high": 0.2, "better": False, "sentence": "Nothing was kept aside.",
+                 "forgetting": {"on": "its test input", "before": 1.0, "after": 0.99}}
+    assert words.lesson_lines(judgement | changes, "instances") == lines
