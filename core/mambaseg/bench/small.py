@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from mambaseg.bench.pictures import bright
 from mambaseg.image import Image
 from mambaseg.learn.examples import prepare_image, to_case
 from mambaseg.models import Model
+from mambaseg.models.domains import representatives, signature
 from mambaseg.models.package import save_package
 from mambaseg.nets.registry import build, config_from_plan
 from mambaseg.plan import Plan
@@ -55,12 +57,13 @@ def train_small(folder: Path, iterations: int, draw: Draw = bright, seeds: Seque
     network = build(model.network, **config)
     if start is not None:
         network.load_state_dict(start.build().state_dict())
-    cases = []
+    cases, kinds = [], [] if start is None else [*start.trained_on]
     for number in seeds:
         image, labels = draw(number)
+        kinds.append(signature(image[None]))
         cases.append(to_case(str(number), prepare_image(Image.from_array(image), model)[0].array, labels))
     settings = Settings(iterations=iterations, optimizer="adamw", rate=_RATE, instances=True, pictures=True, seed=seed,
                         validate_every=10 * iterations)
     with tempfile.TemporaryDirectory(prefix="mambaseg-") as work:
         fit(network, cases, [], model.plan, settings, Path(work))
-    return save_package(folder, model, network.state_dict())
+    return save_package(folder, dataclasses.replace(model, trained_on=representatives(kinds)), network.state_dict())

@@ -17,7 +17,8 @@ from mambaseg.prepare import Prepared, prepare
 from mambaseg.segmentation.match import match_axes, match_channels, match_spacing
 from mambaseg.train.sample import UNLABELLED, Case
 
-__all__ = ["Example", "as_examples", "find_labelled", "prepare_image", "sparse_labels", "to_case", "to_grid"]
+__all__ = ["Example", "as_examples", "find_labelled", "first_frame", "prepare_image", "sparse_labels", "to_case",
+           "to_grid"]
 
 COLLAR_PX = 3  # who draws an outline has also said that what lies just outside of it is not this object
 
@@ -124,12 +125,12 @@ def _is_same(first: Image, second: Image) -> bool:
                                          and bool(np.array_equal(first.data, second.data)))
 
 
-def sparse_labels(example: Example, kind: str) -> NDArray[np.int32]:
 def source_name(example: Example, index: int) -> str:
     """Name of an example's file without its folder; its number among the examples where it has none."""
     return (example.image.source or "").replace("\\", "/").rpartition("/")[2] or f"image {index + 1}"
 
 
+def sparse_labels(example: Example, kind: str) -> NDArray[np.int32]:
     """Labels of the voxels that the user vouches for, `UNLABELLED` elsewhere; (*spatial) on the image's grid."""
     known = example.corrections > 0
     values = np.where(known, example.corrections.astype(np.int32) - 1, UNLABELLED)
@@ -141,6 +142,11 @@ def source_name(example: Example, index: int) -> str:
     near = ndimage.binary_dilation(values > 0, iterations=COLLAR_PX)
     values[near & (example.labels == 0) & (values == UNLABELLED)] = 0
     return np.asarray(values)
+
+
+def first_frame(image: Image, model: Model) -> NDArray[Any]:
+    """The image's first time point with the model's channels, (channel, *spatial)."""
+    return next(match_channels(image, model, []).frames())
 
 
 def prepare_image(image: Image, model: Model) -> tuple[Prepared, tuple[float, ...] | None]:

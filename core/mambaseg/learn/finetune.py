@@ -26,14 +26,14 @@ from mambaseg.learn.examples import (
     to_case,
     to_grid,
 )
-from mambaseg.learn.grow import add_classes, grow_state
 from mambaseg.learn.holdout import Split, split
+from mambaseg.learn.inherit import inherit
 from mambaseg.learn.judge import Forgetting, Judgement, Score, forgetting, judge, unit_scores
-from mambaseg.learn.objective import Policy, SparseObjective, freeze
+from mambaseg.learn.objective import FREE, Policy, SparseObjective, freeze
 from mambaseg.learn.rehearsal import rehearsal_cases
 from mambaseg.models import Model
 from mambaseg.models.package import save_package
-from mambaseg.nets.registry import ANY_SIZE, build
+from mambaseg.nets.registry import ANY_SIZE
 from mambaseg.prepare import Prepared
 from mambaseg.progress import Progress, ProgressCallback, report
 from mambaseg.train.checkpoint import Checkpoint
@@ -64,6 +64,7 @@ class Tuned:
     history : a dictionary a validation: iteration, elapsed_s, loss, score
     notes : what the user should know about the examples
     units : what was kept aside, one by one
+    formers : weights of the networks that the model keeps for other kinds of pictures
     """
 
     parent: Model
@@ -73,6 +74,7 @@ class Tuned:
     history: list[dict[str, float]]
     notes: tuple[str, ...] = ()
     units: tuple[UnitScore, ...] = ()
+    formers: tuple[dict[str, Tensor], ...] = ()
 
     @property
     def before(self) -> Score:
@@ -107,7 +109,7 @@ class Tuned:
         """
         folder = Path(folder).resolve()
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name or folder.name).strip("-.") or "model"
-        return save_package(folder, dataclasses.replace(self.model, name=plain), self.state)
+        return save_package(folder, dataclasses.replace(self.model, name=plain), self.state, members=self.formers)
 
 
 def finetune(model: Model, examples: Iterable[Example | Sequence[Any]], minutes: float | None = 2.0, *,
@@ -149,18 +151,19 @@ def finetune(model: Model, examples: Iterable[Example | Sequence[Any]], minutes:
     labels = [sparse_labels(example, model.kind) for example in found]
     kept = split(labels, model.kind == "instances", hold_out, seed)
     report(progress, Progress("Reading", 0, len(found)))
-    child, network = _child(model, new_classes)
+    begun = inherit(model, found, new_classes)
+    child, network = begun.child, begun.network
     before = unit_scores(model, found, labels, kept.judged, device, progress)
-    policy = policy or Policy()
+    policy = policy or (FREE if child.taught else Policy())
     settings = _settings(model, found[0], policy, kept, minutes, iterations, device, precision, seed)
     state = _learn(model, network, found, labels, kept, policy, settings, parent_data, work, resume, progress)
     weights = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-    candidate = save_package(work / "package", child, weights)
+    candidate = save_package(work / "package", child, weights, members=begun.formers)
     after = unit_scores(candidate, found, labels, kept.judged, device, progress)
     forgotten = forgetting(model, candidate, parent_data, device, progress)
     verdict = judge(before, after, forgotten, _noun(model))
     return Tuned(model, _describe(child, found, labels, state, verdict, policy), weights, verdict, state.history,
-                 tuple(_notes(model, labels)), _unit_scores(found, kept, before, after))
+                 tuple(_notes(child, labels)), _unit_scores(found, kept, before, after), begun.formers)
 
 
 def _unit_scores(found: Sequence[Example], kept: Split, before: NDArray[np.float64],
@@ -174,19 +177,6 @@ def _unit_scores(found: Sequence[Example], kept: Split, before: NDArray[np.float
 
 def _noun(model: Model) -> str:
     return "objects" if model.kind == "instances" else "slices" if model.plan.ndim == 3 else "regions"
-
-
-def _child(model: Model, new_classes: Sequence[str]) -> tuple[Model, nn.Module]:
-    """Description and network of the model to be: the parent's weights, with room for new classes."""
-    child = dataclasses.replace(model, members=(), adapters=(), parent={"name": model.name, "checksum": model.checksum})
-    if new_classes:
-        child = add_classes(child, new_classes)
-    config = child.network_config
-    if child.network.startswith("umamba"):  # its coarser heads are always there; training uses them
-        config = config | {"deep_supervision": True}
-    network = build(child.network, **config)
-    network.load_state_dict(grow_state(dict(model.build().state_dict()), network))
-    return child, network
 
 
 def _settings(model: Model, example: Example, policy: Policy, kept: Split, minutes: float | None,
@@ -245,15 +235,19 @@ def _cases(name: str, prepared: Prepared, labels: NDArray[np.int32], ndim: int, 
             for at, plane in enumerate(grid) if (plane != UNLABELLED).any()]
 
 
-def _notes(model: Model, labels: Sequence[NDArray[np.int32]]) -> list[str]:
-    """What is odd about the examples, though they can be learned from."""
-    present = {int(value) > 0 if model.kind == "instances" else int(value)
+def _notes(child: Model, labels: Sequence[NDArray[np.int32]]) -> list[str]:
+    """What the user should know: what is odd about the examples, and for which images the model learns."""
+    present = {int(value) > 0 if child.kind == "instances" else int(value)
                for array in labels for value in np.unique(array) if value != UNLABELLED}
-    if len(present) > 1:
-        return []
-    only = model.classes[int(present.pop())]
-    return [f'All corrections say "{only}": correct or confirm something else too, or the model cannot learn where '
-            "it ends."]
+    notes = []
+    if len(present) == 1:
+        only = child.classes[int(present.pop())]
+        notes.append(f'All corrections say "{only}": correct or confirm something else too, or the model cannot learn '
+                     "where it ends.")
+    if child.taught:
+        notes.append("These images are of a kind that the model was not trained on: it learns them beside what it "
+                     "knows, and other kinds of images are segmented as before.")
+    return notes
 
 
 def _describe(child: Model, found: Sequence[Example], labels: Sequence[NDArray[np.int32]], state: Checkpoint,

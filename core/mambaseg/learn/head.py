@@ -6,6 +6,7 @@ is applied window by window (`mambaseg.models.taps`), which differs by what the 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 from mambaseg._errors import ModelError
 from mambaseg.image import Image
 from mambaseg.instances import interior_and_boundary
-from mambaseg.learn.examples import Example, as_examples, prepare_image, sparse_labels, to_grid
+from mambaseg.learn.examples import Example, as_examples, first_frame, prepare_image, sparse_labels, to_grid
 from mambaseg.learn.logistic import Sample, fit_logistic
 from mambaseg.models import Model
 from mambaseg.models.adapters import read_steps, save_adapter
+from mambaseg.models.domains import representatives, signature
 from mambaseg.models.taps import Watch, mix, tap_names, tap_width
 from mambaseg.predict.blend import logits_to_probabilities
 from mambaseg.predict.run import Box, predict_logits, prepared_box, roi_bounds, to_frame
 from mambaseg.prepare import Prepared
 from mambaseg.progress import ProgressCallback
+from mambaseg.segmentation.match import match_channels, match_domain
 from mambaseg.segmentation.run import labels_from
 from mambaseg.train.sample import UNLABELLED
 
@@ -87,7 +90,11 @@ class InstantSession:
     precision: str = "auto"
     hold: float = 0.6
     progress: ProgressCallback | None = None
+    _base: Model | None = field(default=None, init=False)
+    _weights: Tensor = field(init=False)
+    _sigma: float = field(default=0.0, init=False)
     _samples: dict[int, Sample] = field(default_factory=dict, init=False)
+    _taught: dict[int, tuple[float, ...]] = field(default_factory=dict, init=False)
     _n_views: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -95,15 +102,18 @@ class InstantSession:
         if self.model.kind == "regions":
             raise ModelError(f"{self.model.title} finds regions that may overlap, which cannot be learned at once; "
                              "choose a model of classes or of objects.")
-        self._trunk = _Trunk(self.model.built)
-        width = tap_width(self.model.built, self.model.n_channels)
-        self._prior = torch.eye(self.model.n_outputs, self.model.n_outputs + width + 1, dtype=torch.float64)
-        self._weights = self._prior.clone()
-        self._sigma = 0.0
         self.look(self.image, self.roi)
 
+    def _begin(self, base: Model) -> None:
+        """Start from what answers for this kind of picture; nothing learned for another kind is of use to it."""
+        self._base = base
+        self._trunk = _Trunk(base.built)
+        width = tap_width(base.built, base.n_channels)
+        self._prior = torch.eye(base.n_outputs, base.n_outputs + width + 1, dtype=torch.float64)
+        self._forget()
+
     def look(self, image: Image, roi: Box | None = None) -> NDArray[Any]:
-        """Another view; what was learned stays.
+        """Another view; what was learned stays, unless the image is of a kind that the model answers otherwise for.
 
         Parameters
         ----------
@@ -114,6 +124,9 @@ class InstantSession:
         -------
         Labels in view, (*roi)
         """
+        base = match_domain(match_channels(image, self.model, []), self.model, [])
+        if base is not self._base:
+            self._begin(base)
         prepared, spacing = prepare_image(image, self.model)
         shape = image.grid.shape
         bounds = roi_bounds(roi if roi is not None else [(0, size) for size in shape], shape)
@@ -144,6 +157,7 @@ class InstantSession:
         sample = self._sample(example)
         if sample is not None:
             self._samples[self._n_views] = sample
+            self._taught[self._n_views] = signature(first_frame(self._view.image, self.model))
         if self._samples:
             self._weights = fit_logistic(list(self._samples.values()), self._prior, self._weights, self.hold)
             radii = torch.cat([each.radii for each in self._samples.values()])
@@ -152,10 +166,14 @@ class InstantSession:
 
     def forget(self) -> NDArray[Any]:
         """Labels in view as the model itself gives them; all that was learned is dropped."""
+        self._forget()
+        return self.labels()
+
+    def _forget(self) -> None:
         self._samples.clear()
+        self._taught.clear()
         self._weights = self._prior.clone()
         self._sigma = 0.0
-        return self.labels()
 
     def probabilities(self) -> NDArray[np.float32]:
         """(output, *roi), as the network would give them with the learned layer."""
@@ -178,14 +196,24 @@ class InstantSession:
         return labels_from(self.probabilities(), self.model, self._view.spacing)
 
     def save(self, name: str, folder: Any = None) -> Model:
-        """Keep what was learned as a named adapter of the model; see `mambaseg.models.adapters.save_adapter`."""
+        """Keep what was learned as a named adapter; see `mambaseg.models.adapters.save_adapter`.
+
+        It is used for pictures like those that were corrected here. One of this name that was made for another kind of
+        picture stays, and the new one gets a number.
+        """
+        base = self._base or self.model
         steps: list[dict[str, Tensor]] = [{"weights": self._weights, "sigma": torch.tensor([self._sigma])}]
-        for adapter in self.model.adapters:
-            if adapter.name == name and adapter.is_on:  # this session began with it, and goes on from there
-                steps = read_steps(self.model, adapter) + steps
+        taught = [*self._taught.values()]
+        known = {adapter.name: adapter for adapter in self.model.adapters}
+        name = next(each for each in (name, *(f"{name}-{number}" for number in itertools.count(2)))
+                    if each not in known or known[each] in base.adapters)
+        if name in known and known[name].is_on:  # this session began with it, and goes on from there
+            steps = read_steps(self.model, known[name]) + steps
+            taught += known[name].taught
         record = {"n_views": len(self._samples),
                   "n_voxels": round(sum(float(sample.weight.sum()) for sample in self._samples.values()))}
-        return save_adapter(self.model, name, steps, record, folder)
+        network = "" if base.weights_file == self.model.weights_file else base.checksum
+        return save_adapter(self.model, name, steps, record, folder, network, representatives(taught))
 
     def _sample(self, example: Example) -> Sample | None:
         """Features and targets of the corrected voxels in view, and of some others; None where none is in view."""

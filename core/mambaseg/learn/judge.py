@@ -15,6 +15,7 @@ from mambaseg.learn.examples import Example
 from mambaseg.learn.holdout import Unit
 from mambaseg.metrics.interval import bootstrap
 from mambaseg.models import Model
+from mambaseg.models.domains import signature
 from mambaseg.models.package import make_test_input, run_test
 from mambaseg.progress import Progress, ProgressCallback, report
 from mambaseg.segmentation import segment
@@ -216,7 +217,8 @@ def forgetting(parent: Model, child: Model, parent_data: Path | str | None = Non
         before, after = (float(figure.get(name) or 0.0) for figure in figures)
         return Forgetting(f"{figures[0].get('n_images', 0)} of its old pictures", before, after)
     given = make_test_input(parent)
-    old, new = (run_test(model.built, given) for model in (parent, child))
+    kind = signature(given[0])
+    old, new = (run_test(model.suited(kind).built, given) for model in (parent, child))
     n_old = old.shape[1]
     same = float(np.mean(old.argmax(1) == new[:, :n_old].argmax(1)))
     return Forgetting("its own test input", 1.0, same)

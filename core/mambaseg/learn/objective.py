@@ -13,7 +13,7 @@ from mambaseg.train.loader import Batch
 from mambaseg.train.losses import deep_supervision_weights, dice_cross_entropy, pool_target
 from mambaseg.train.sample import UNLABELLED
 
-__all__ = ["Policy", "SparseObjective", "freeze"]
+__all__ = ["FREE", "Policy", "SparseObjective", "freeze"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Policy:
     share_on_corrections: float = 1.0
     average: float = 0.9
     validate_every: int = 20
+
+
+# Where a former network goes on answering for all other kinds of pictures, there is nothing to rehearse
+FREE = Policy(rate=1e-3, rehearse=0.0, rehearsal_share=0.0)
 
 
 class SparseObjective:

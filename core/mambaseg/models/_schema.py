@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mambaseg._errors import ModelError
+from mambaseg.models.domains import LENGTH, Signatures
 from mambaseg.plan import Plan
 from mambaseg.plan.plan import FITS
 
-__all__ = ["KINDS", "OPTIONAL", "SCHEMA_VERSION", "check", "check_network", "plan"]
+__all__ = ["KINDS", "OPTIONAL", "SCHEMA_VERSION", "check", "check_network", "plan", "signatures"]
 
 SCHEMA_VERSION = 1
 KINDS = ("classes", "regions", "instances")
@@ -27,6 +28,7 @@ _MAX_CONFIG_NUMBER = 65536
 _MAX_DEPTH = 64
 _MAX_NESTING = 6
 _MAX_MEMBERS = 32
+_MAX_SIGNATURES = 1024
 
 Check = Callable[[Any], bool]
 
@@ -95,9 +97,22 @@ def _is_member(value: Any) -> bool:
 
 def _is_adapter(value: Any) -> bool:
     """Whether a value describes a small change of what a model answers; see `mambaseg.models.adapters`."""
-    return (isinstance(value, dict) and set(value) == {"name", "checksum", "is_on", "training"}
+    return (isinstance(value, dict) and {"name", "checksum", "is_on", "training"} <= set(value)
+            and set(value) <= {"name", "checksum", "is_on", "training", "network", "taught"}
             and _is_name(value["name"]) and isinstance(value["is_on"], bool)
-            and all(_ENTRIES[name][0](value[name]) for name in ("checksum", "training")))
+            and all(_ENTRIES[name][0](value[name]) for name in ("checksum", "training"))
+            and _ENTRIES["checksum"][0](value.get("network", value["checksum"]))
+            and _are_signatures(value.get("taught", ())))
+
+
+def _are_signatures(value: Any) -> bool:
+    """Whether a value is a list of signatures of pictures; see `mambaseg.models.domains`."""
+    return _is_list(value, lambda row: _is_list(row, _is_number, LENGTH, LENGTH), 0, _MAX_SIGNATURES)
+
+
+def signatures(value: Any) -> Signatures:
+    """Checked signatures as `Model` keeps them."""
+    return tuple(tuple(map(float, row)) for row in value)
 
 
 def _are_labels(value: Any) -> bool:
@@ -130,13 +145,17 @@ _ENTRIES: dict[str, tuple[Check, str]] = {
     "region_order": (lambda value: value in ([], ()) or _are_labels(value), "a label value for each region"),
     "keep_largest": (lambda value: _is_list(value, _are_labels, 0, _MAX_CLASSES), "a list of groups of label values"),
     "adapters": (lambda value: _is_list(value, _is_adapter), "a list of adapters, each with its name and checksum"),
+    "trained_on": (_are_signatures, f"a list of signatures of pictures, {LENGTH} numbers each"),
+    "taught": (_are_signatures, f"a list of signatures of pictures, {LENGTH} numbers each"),
 }
 _MEMBER: dict[str, Check] = {name: _ENTRIES[name][0] for name in ("network", "network_config", "checksum", "plan",
                                                                  "mirror_axes")}
 _MEMBER["group"] = lambda value: _is_int(value, 0, _MAX_MEMBERS)
+_MEMBER["is_former"] = lambda value: isinstance(value, bool)
+_MEMBER["taught"] = _are_signatures
 # Entries that came after the first models were written
-OPTIONAL = ("members", "regions", "region_order", "keep_largest", "adapters")
-_PLAN_DEFAULTS: dict[str, Any] = {"fit": "windows"}
+OPTIONAL = ("members", "regions", "region_order", "keep_largest", "adapters", "trained_on", "taught")
+_PLAN_DEFAULTS: dict[str, Any] = {"fit": "windows", "usual_spacing": None}
 
 
 def check(values: Any, where: str) -> dict[str, Any]:
@@ -159,6 +178,7 @@ def check(values: Any, where: str) -> dict[str, Any]:
             raise _wrong(where, name, values[name], expected)
     lists = ("classes", "channels", "mirror_axes", "region_order")
     groups = {name: tuple(tuple(group) for group in values[name]) for name in ("regions", "keep_largest")}
+    groups |= {name: signatures(values[name]) for name in ("trained_on", "taught")}
     return {name: tuple(value) if name in lists else value for name, value in values.items()} | groups
 
 
@@ -193,6 +213,9 @@ def _plan_entries(ndim: int, n_channels: int) -> dict[str, tuple[Check, str]]:
     def per_stage(value: Any) -> bool:
         return _is_list(value, sizes, 1)
 
+    def voxel_size(value: Any) -> bool:
+        return value is None or _is_list(value, lambda size: _is_number(size) and size > 0, ndim, ndim)
+
     def counts(value: Any) -> bool:
         return _is_list(value, lambda count: _is_int(count, 0, _MAX_DEPTH))
 
@@ -209,9 +232,8 @@ def _plan_entries(ndim: int, n_channels: int) -> dict[str, tuple[Check, str]]:
         "n_blocks_decoder": (counts, "whole numbers"),
         "transpose": (lambda value: _is_list(value, _is_int, 2, 3) and sorted(value) == list(range(len(value))),
                       "an order of the axes"),
-        "spacing": (lambda value: value is None
-                    or _is_list(value, lambda size: _is_number(size) and size > 0, ndim, ndim),
-                    f"null or {ndim} positive numbers"),
+        "spacing": (voxel_size, f"null or {ndim} positive numbers"),
+        "usual_spacing": (voxel_size, f"null or {ndim} positive numbers"),
         "unit": (lambda value: value in ("mm", "um"), "mm or um"),
         "normalisation": (lambda value: per_channel(value, lambda name: name in _NORMALISATIONS),
                           f"one of {', '.join(_NORMALISATIONS)} for each of the {n_channels} channels"),

@@ -17,6 +17,7 @@ from mambaseg._errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from mambaseg.models.domains import Signatures
     from mambaseg.models.model import Model
 
 __all__ = ["Adapter", "adapter_file", "apply_adapters", "read_steps", "remove_adapter", "save_adapter",
@@ -35,12 +36,21 @@ class Adapter:
     checksum : SHA-256 of its file
     is_on : whether the model is used with it
     training : record of what it was learned from
+    network : checksum of the weights whose answer it changes; empty: those of the model's first network
+    taught : signatures of the pictures it was learned from; it is used for pictures like these. Empty: for all
     """
 
     name: str
     checksum: str
     is_on: bool = True
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    network: str = ""
+    taught: Signatures = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `model.json`, without what is as usual."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value or name not in ("network", "taught")}
 
 
 def adapter_file(checksum: str) -> str:
@@ -58,7 +68,7 @@ def apply_adapters(model: Model, network: nn.Module) -> None:
     from mambaseg.models.taps import add_step
 
     for adapter in model.adapters:
-        if not adapter.is_on:
+        if not adapter.is_on or adapter.network not in ("", model.checksum):
             continue
         for step in read_steps(model, adapter):
             weights, sigma = step.get("weights"), step.get("sigma")
@@ -97,12 +107,13 @@ def read_steps(model: Model, adapter: Adapter) -> list[dict[str, Tensor]]:
 
 
 def save_adapter(model: Model, name: str, steps: Sequence[Mapping[str, Tensor]], training: dict[str, Any],
-                 folder: Path | str | None = None) -> Model:
+                 folder: Path | str | None = None, network: str = "", taught: Signatures = ()) -> Model:
     """The model with an adapter of this name, on; one that was there is replaced.
 
     Parameters
     ----------
     model : saved
+    network, taught : as in `Adapter`
     steps : what is done to the logits; see `mambaseg.models.taps.add_step`
     training : record of plain values
     folder : where the model with its adapter goes, as a copy; None: into the model's own folder
@@ -120,7 +131,7 @@ def save_adapter(model: Model, name: str, steps: Sequence[Mapping[str, Tensor]],
     model = _in_folder(model, folder)
     content = save({f"{number}.{key}": value.float().contiguous()
                     for number, step in enumerate(steps) for key, value in step.items()})
-    added = Adapter(name, hashlib.sha256(content).hexdigest(), True, training)
+    added = Adapter(name, hashlib.sha256(content).hexdigest(), True, training, network, taught)
     with atomic_path((model.folder or Path()) / adapter_file(added.checksum), len(content)) as temporary:
         temporary.write_bytes(content)
     return _describe(model, (*(adapter for adapter in model.adapters if adapter.name != name), added))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mambaseg._errors import ModelError
 from mambaseg.models import _schema
 from mambaseg.models.adapters import Adapter, apply_adapters
+from mambaseg.models.domains import Signatures, is_like
 from mambaseg.plan import Plan
 
 if TYPE_CHECKING:
@@ -20,12 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Member", "Model", "read_model"]
 
 KINDS = _schema.KINDS
+_WEIGHTS = "weights.safetensors"
 _MAX_JSON_BYTES = 8 * 2**20  # a model.json is a few KB; more is not one of ours
 
 
 @dataclass(frozen=True)
 class Member:
-    """A further network of an ensemble; shares the classes and channels of its model.
+    """A further network of an ensemble, or what a model was before it was taught; shares its classes and channels.
 
     Networks of one group, such as the folds of a cross-validation, share a plan and have their logits averaged; groups
     have their probabilities averaged. So nnU-Net does it with folds and with configurations.
@@ -36,6 +39,8 @@ class Member:
     checksum : SHA-256 of its weights, ``weights_<k>.safetensors`` with k from 1, hexadecimal; empty: not saved
     group : number of its group; the model's first network is in group 0
     plan, mirror_axes : as in `Model`, alike for all of a group; None, as in group 0: those of the model
+    is_former : not part of the ensemble, but the network that answers for pictures unlike those taught later
+    taught : as in `Model`, of a former network
     """
 
     network: str
@@ -44,6 +49,8 @@ class Member:
     group: int = 0
     plan: Plan | None = None
     mirror_axes: tuple[int, ...] | None = None
+    is_former: bool = False
+    taught: Signatures = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `model.json`, without what is as usual."""
@@ -55,6 +62,8 @@ class Member:
             values["plan"] = self.plan.to_json()
         if self.mirror_axes is not None:
             values["mirror_axes"] = self.mirror_axes
+        if self.is_former:
+            values |= {"is_former": True, "taught": self.taught}
         return values
 
 
@@ -87,9 +96,13 @@ class Model:
     regions : label values that each region is made of, for kind "regions"; empty: not known
     region_order : label that each region is painted with, later regions over earlier ones; empty: 1, 2, 3, ...
     keep_largest : groups of label values; of each group, taken as one, only the largest piece is kept in the labels
-    adapters : named changes of what the first network answers; those that are on are part of what it computes
+    adapters : named changes of what a network answers; those that are on are part of what it computes
+    trained_on : signatures of pictures it was trained on, some that stand for all; empty: not known
+    taught : signatures of pictures that the first network was fine-tuned on, where it answers only for pictures like
+        these and a former member for all others; empty: it answers for all
+    weights_file : in `folder`
 
-    The last five are in `model.json` only where there are any.
+    `members` and what follows, but for `weights_file`, is in `model.json` only where there is any.
     """
 
     name: str
@@ -115,6 +128,9 @@ class Model:
     region_order: tuple[int, ...] = ()
     keep_largest: tuple[tuple[int, ...], ...] = ()
     adapters: tuple[Adapter, ...] = ()
+    trained_on: Signatures = ()
+    taught: Signatures = ()
+    weights_file: str = _WEIGHTS
 
     @property
     def n_channels(self) -> int:
@@ -137,11 +153,12 @@ class Model:
         return ((0,), *(self.regions or ((value,) for value in alone)))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `model.json`; `folder` stays out."""
-        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "folder"}
+        """Plain values for `model.json`; where it lies stays out."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)
+                  if item.name not in ("folder", "weights_file")}
         values["plan"] = self.plan.to_json()
         values["members"] = [member.to_json() for member in self.members]
-        values["adapters"] = [dataclasses.asdict(adapter) for adapter in self.adapters]
+        values["adapters"] = [adapter.to_json() for adapter in self.adapters]
         return {name: value for name, value in values.items() if value or name not in _schema.OPTIONAL}
 
     @classmethod
@@ -155,21 +172,62 @@ class Model:
         checked = _schema.check(values, where)
         plan = _schema.plan(checked.pop("plan"), checked["channels"], where)
         members = tuple(_member(member, checked["channels"], where) for member in checked.pop("members"))
-        adapters = tuple(Adapter(**adapter) for adapter in checked.pop("adapters"))
+        adapters = tuple(Adapter(**adapter | {"taught": _schema.signatures(adapter.get("taught", ()))})
+                         for adapter in checked.pop("adapters"))
         model = cls(plan=plan, members=members, adapters=adapters, **checked)
         _check_regions(model, where)
         _check_groups(model, where)
         return model
 
-    @property
+    @functools.cached_property
     def parts(self) -> dict[str, Model]:
-        """Each network of the ensemble as a model of its own, by the name of its weights file; the first is `self`."""
-        alone = {f"weights_{index}.safetensors": dataclasses.replace(
+        """Each network as a model of its own, by the name of its weights file; the first is `self`."""
+        further = {f"weights_{index}.safetensors": member for index, member in enumerate(self.members, 1)}
+        return {self.weights_file: self} | {file: dataclasses.replace(
             self, network=member.network, network_config=member.network_config, checksum=member.checksum, members=(),
             plan=self.plan if member.plan is None else member.plan,
-            mirror_axes=self.mirror_axes if member.mirror_axes is None else member.mirror_axes)
-            for index, member in enumerate(self.members, 1)}
-        return {"weights.safetensors": self, **alone}
+            mirror_axes=self.mirror_axes if member.mirror_axes is None else member.mirror_axes,
+            taught=member.taught, weights_file=file,
+            adapters=tuple(adapter for adapter in self.adapters if adapter.network == member.checksum))
+            for file, member in further.items()}
+
+    @property
+    def is_split(self) -> bool:
+        """Whether what answers depends on the kind of picture; see `suited`."""
+        return bool(self.taught) or any(adapter.is_on and adapter.taught for adapter in self.adapters)
+
+    def suited(self, signature: Sequence[float]) -> Model:
+        """The model as it answers for a kind of picture: with the network taught it, without adapters for other kinds.
+
+        Parameters
+        ----------
+        signature : of the picture; see `mambaseg.models.domains.signature`
+        """
+        formers = [part for part, member in zip(list(self.parts.values())[1:], self.members, strict=True)
+                   if member.is_former]
+        known = self.trained_on
+        for former in formers:
+            known += former.taught
+        for part in (self, *formers):
+            known = tuple(row for row in known if row not in part.taught)
+            if not part.taught or is_like(signature, part.taught, known):
+                return part._with_adapters(tuple(
+                    adapter for adapter in part.adapters
+                    if not adapter.taught or is_like(signature, adapter.taught, self.trained_on)))
+        return self
+
+    def _with_adapters(self, adapters: tuple[Adapter, ...]) -> Model:
+        """The model with some of its adapters; the same object for the same ones, so that its networks are kept."""
+        if adapters == self.adapters:
+            return self
+        key = tuple(adapter.checksum for adapter in adapters)
+        if key not in self._variants:
+            self._variants[key] = dataclasses.replace(self, adapters=adapters)
+        return self._variants[key]
+
+    @functools.cached_property
+    def _variants(self) -> dict[tuple[str, ...], Model]:
+        return {}
 
     def build(self) -> nn.Module:
         """The first network in eval mode, float32, on the CPU, with the trained weights; of most models the only one.
@@ -178,21 +236,23 @@ class Model:
         ------
         ModelError : the model was never saved, or its weights do not fit the network
         """
-        return self._build("weights.safetensors", self)
-
-    def build_all(self) -> list[nn.Module]:
-        """All networks of the ensemble, as `build` gives the first."""
-        return [self._build(file, part) for file, part in self.parts.items()]
-
-    def _build(self, file: str, part: Model) -> nn.Module:
         from mambaseg.models import _weights  # torch comes only when weights are wanted
 
         if self.folder is None:
             raise ModelError(f'Model "{self.name}" has no folder with weights; save it with save_package first.')
-        network = _weights.build_with_weights(part, self.folder / file)
-        if part is self:
-            apply_adapters(self, network)
+        network = _weights.build_with_weights(self, self.folder / self.weights_file)
+        apply_adapters(self, network)
         return network
+
+    def build_all(self) -> list[nn.Module]:
+        """All networks of the ensemble, as `build` gives the first."""
+        return [self.build(), *(part.build() for part in self._others)]
+
+    @property
+    def _others(self) -> list[Model]:
+        """The further networks of the ensemble as models of their own."""
+        return [part for part, member in zip(list(self.parts.values())[1:], self.members, strict=True)
+                if not member.is_former]
 
     @functools.cached_property
     def built(self) -> nn.Module:
@@ -202,14 +262,14 @@ class Model:
     @functools.cached_property
     def built_all(self) -> list[nn.Module]:
         """The networks of `build_all`, made at the first use and kept."""
-        return [self.built, *(self._build(file, part) for file, part in list(self.parts.items())[1:])]
+        return [self.built, *(part.build() for part in self._others)]
 
     @property
     def built_groups(self) -> list[tuple[Model, list[nn.Module]]]:
         """The networks of `built_all` by group, with a model whose plan and mirror axes are the group's."""
         groups: dict[int, tuple[Model, list[nn.Module]]] = {}
-        numbers = [0, *(member.group for member in self.members)]
-        for number, part, network in zip(numbers, self.parts.values(), self.built_all, strict=True):
+        numbers = [0, *(member.group for member in self.members if not member.is_former)]
+        for number, part, network in zip(numbers, (self, *self._others), self.built_all, strict=True):
             groups.setdefault(number, (part, []))[1].append(network)
         return list(groups.values())
 
@@ -221,7 +281,7 @@ def _member(values: dict[str, Any], channels: tuple[str, ...], where: str) -> Me
         own["plan"] = _schema.plan(own["plan"], channels, where)
     if "mirror_axes" in own:
         own["mirror_axes"] = tuple(own["mirror_axes"])
-    return Member(**own)
+    return Member(**own | {"taught": _schema.signatures(own.get("taught", ()))})
 
 
 def _check_regions(model: Model, where: str) -> None:

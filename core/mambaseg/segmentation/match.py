@@ -10,11 +10,11 @@ import numpy as np
 from mambaseg._errors import ImageError, ModelError
 from mambaseg.image import Image
 from mambaseg.models import Model
+from mambaseg.models.domains import signature
 
-__all__ = ["COLOURS", "check_values", "match_axes", "match_channels", "match_spacing"]
+__all__ = ["COLOURS", "check_values", "match_axes", "match_channels", "match_domain", "match_spacing"]
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue, ITU-R BT.709
-_MM_PER_UNIT = {"mm": 1.0, "um": 1e-3}
 COLOURS = ("red", "green", "blue")
 
 
@@ -51,6 +51,23 @@ def match_channels(image: Image, model: Model, notes: list[str]) -> Image:
                      f"{_channels(n_wanted, model.channels)}; give an image with these, or choose another model.")
 
 
+def match_domain(image: Image, model: Model, notes: list[str]) -> Model:
+    """The model as it answers for this kind of picture; see `mambaseg.models.Model.suited`.
+
+    Parameters
+    ----------
+    image : with the model's channels; of a time series the first time point is looked at
+    notes : gets a sentence where what the model learned from corrections is not for this picture
+    """
+    if not model.is_split:
+        return model
+    suited = model.suited(signature(next(image.frames())))
+    if suited is not model:
+        notes.append(f"This image is of another kind than those that {model.title} learned from corrections, so they "
+                     "did not change how it was segmented.")
+    return suited
+
+
 def match_axes(image: Image, model: Model, notes: list[str]) -> bool:
     """Whether the model goes through the image slice by slice.
 
@@ -75,15 +92,13 @@ def match_axes(image: Image, model: Model, notes: list[str]) -> bool:
 
 def match_spacing(image: Image, model: Model, notes: list[str]) -> tuple[float, ...] | None:
     """Voxel size in the plan's unit, array order; None where the model works on the picture's own grid."""
-    if model.plan.spacing is None:
-        return None
-    if image.grid.unit == "px":
-        wanted = " x ".join(f"{size:g}" for size in model.plan.spacing)
-        notes.append(f"The image's voxel size is not known; {wanted} {model.plan.unit}, which the model works at, was "
-                     "assumed.")
-        return None
-    factor = _MM_PER_UNIT[image.grid.unit] / _MM_PER_UNIT[model.plan.unit]
-    return tuple(size * factor for size in image.grid.spacing)
+    plan = model.plan
+    if plan.spacing is not None and image.grid.unit == "px":
+        assumed = plan.usual_spacing or plan.spacing
+        notes.append(f"The image's voxel size is not known; {' x '.join(f'{size:g}' for size in assumed)} {plan.unit}, "
+                     f"which {'the pictures it learned from have' if plan.usual_spacing else 'the model works at'}, "
+                     "was assumed.")
+    return plan.spacing_of(image.grid.spacing, image.grid.unit)
 
 
 def check_values(image: Image, notes: list[str]) -> int:

@@ -20,7 +20,14 @@ from mambaseg.models import Model, load_model
 from mambaseg.predict.blend import probabilities_to_labels
 from mambaseg.predict.run import predict
 from mambaseg.progress import Clock, Progress, ProgressCallback, report
-from mambaseg.segmentation.match import COLOURS, check_values, match_axes, match_channels, match_spacing
+from mambaseg.segmentation.match import (
+    COLOURS,
+    check_values,
+    match_axes,
+    match_channels,
+    match_domain,
+    match_spacing,
+)
 from mambaseg.segmentation.record import Watch, describe_image, describe_model, describe_program
 
 if TYPE_CHECKING:
@@ -97,7 +104,8 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     matched = match_channels(given, model, notes)
     n_bad = check_values(given, notes)
     match_axes(given, model, notes)
-    groups = [_Group(part, networks, match_spacing(given, part, notes)) for part, networks in model.built_groups]
+    suited = match_domain(matched, model, notes)
+    groups = [_Group(part, networks, match_spacing(given, part, notes)) for part, networks in suited.built_groups]
     notes = list(dict.fromkeys(notes))  # groups may say the same
     if mask is not None:
         roi = _mask_box(mask, given) if roi is None else roi
@@ -118,6 +126,8 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     described = describe_model(model)
     if model.members:
         described["members"] = [member.checksum for member in model.members]
+    if suited.checksum != model.checksum:
+        described["answered_by"] = suited.checksum
     record = {"program": describe_program(), "model": described, "image": describe_image(given),
               "settings": settings, "n_bad_values": n_bad, **_counts(labels, table, model), "notes": notes,
               "seconds": watch.seconds, "peak_memory_bytes": watch.peak_memory_bytes}

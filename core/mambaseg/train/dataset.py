@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mambaseg._errors import DatasetError, DatasetProblems
 from mambaseg.image import Image
+from mambaseg.models.domains import Signatures, representatives, signature
 from mambaseg.plan.fingerprint import Fingerprint, combine, measure
 from mambaseg.progress import ProgressCallback
 from mambaseg.train.check import MOST_CLASSES, Look, look_through, problems_between
@@ -20,6 +21,7 @@ from mambaseg.train.split import N_FOLDS, Split, split_of_fold
 
 __all__ = ["CaseFiles", "Dataset", "frame_of", "open_dataset"]
 
+_MOST_LOOKED_AT = 256  # pictures, to tell their kinds
 _MANY_VALUES = 32  # more distinct label values than this are objects, not classes
 
 
@@ -90,6 +92,11 @@ class Dataset:
             image, labels = case.read()
             yield case.name, frame_of(image, self.n_channels), self.to_classes(labels), image.grid.spacing
 
+    def signatures(self) -> Signatures:
+        """Which kinds of pictures the training cases are, as a model keeps it; at most 256 of them are looked at."""
+        step = -(-len(self.train) // _MOST_LOOKED_AT)
+        return representatives([signature(frame) for _, frame, _, _ in self.load(self.train[::step])])
+
     def fingerprint(self, cases: Sequence[CaseFiles], crop: bool) -> Fingerprint:
         """Sizes and brightness of some cases, as the check measured them.
 
@@ -113,7 +120,7 @@ def frame_of(image: Image, n_channels: int) -> NDArray[Any]:
     return frame
 
 
-def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0, crop: bool | None = None,
+def open_dataset(folder: Path, instances: bool | None = None, *, fold: int | str = 0, crop: bool | None = None,
                  progress: ProgressCallback | None = None) -> Dataset:
     """Look through a data set: each file is read once, and everything that is wrong is told at once.
 
@@ -126,7 +133,7 @@ def open_dataset(folder: Path, instances: bool | None = None, *, fold: int = 0, 
     ----------
     folder : a folder or table in one of the forms of `mambaseg.train.files.find_cases`
     instances : whether labels number objects; None: as ``dataset.json`` says, else guessed from the values
-    fold : which split, counted from 0
+    fold : which split, counted from 0; "all" holds nothing out, whatever the data set says
     crop : see `mambaseg.train.check.look_through`
     progress : called after each case
 
@@ -185,13 +192,13 @@ def _region_order(folder: Path, info: Mapping[str, Any], regions: Mapping[str, t
     return tuple(order)
 
 
-def _parts(source: Source, fold: int) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:
+def _parts(source: Source, fold: int | str) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:
     """Training and validation cases."""
     names = sorted(source.cases)
     if not source.splits and len(names) < N_FOLDS:
         split = Split(names, [])  # too few to hold one out
     else:
         alone = len(source.splits) == 1 and not source.is_nnunet  # what split.json or a table says holds for any fold
-        split = source.splits[0] if alone else split_of_fold(names, fold, source.splits or None)
+        split = source.splits[0] if alone and fold != "all" else split_of_fold(names, fold, source.splits or None)
     train, held_out = (tuple(source.cases[name] for name in part) for part in split)
     return train, held_out

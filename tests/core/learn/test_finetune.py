@@ -70,6 +70,44 @@ def test_the_new_model_names_its_parent_and_what_it_learned_from(discs_model: Mo
     assert load_model(discs_model.folder or "").checksum == discs_model.checksum  # the parent is untouched
 
 
+def test_a_new_kind_is_learned_beside_the_old_one(discs_model: Model, tuned: Tuned, tmp_path: Path) -> None:
+    """Pictures of the old kind keep every voxel; learning more of the new kind goes on where it stopped."""
+    model = load_model(tuned.save(tmp_path / "taught").folder or "")
+    assert any("beside what it knows" in note for note in tuned.notes)
+    image, _ = bright(100)
+    np.testing.assert_array_equal(mambaseg.segment(image, model).labels, mambaseg.segment(image, discs_model).labels)
+    assert tuned.forgetting is not None
+    assert tuned.forgetting.points == 0
+
+    image, truth = phase(1, 160, 20)
+    found = mambaseg.segment(image, model)
+    assert "answered_by" not in found.record["model"]
+    more = mambaseg.finetune(model, [(image, *correct_region(truth, found.labels, 4))], None, iterations=1)
+    assert more.before.mean > 0.5
+    assert len(more.model.members) == 1
+    assert len(more.model.taught) == 2
+
+
+def test_a_known_kind_changes_the_network_itself(discs_model: Model) -> None:
+    image, truth = bright(50)
+    found = mambaseg.segment(image, discs_model).labels
+    tuned = mambaseg.finetune(discs_model, [(image, *correct_region(truth, found, 4))], None, iterations=1)
+    assert tuned.model.members == ()
+    assert tuned.model.taught == ()
+
+
+def test_an_old_kind_is_learned_without_touching_the_new(discs_model: Model, tuned: Tuned, tmp_path: Path) -> None:
+    """Three networks at most: the corrected old pictures', the taught ones', and the first."""
+    model = tuned.save(tmp_path / "taught")
+    image, truth = bright(50)
+    found = mambaseg.segment(image, model).labels
+    third = mambaseg.finetune(model, [(image, *correct_region(truth, found, 4))], None, iterations=1)
+    saved = load_model(third.save(tmp_path / "third").folder or "")
+    assert [member.is_former for member in saved.members] == [True, True]
+    shown = phase(101)[0]
+    np.testing.assert_array_equal(mambaseg.segment(shown, saved).labels, mambaseg.segment(shown, model).labels)
+
+
 @pytest.mark.slow
 def test_going_over_the_old_kind_again_keeps_it(discs_model: Model, corrected: Example, tmp_path: Path) -> None:
     """With its own pictures at hand, the old kind stays; and the second score says so."""

@@ -10,7 +10,7 @@ import pytest
 
 import mambaseg
 from mambaseg._errors import UserError
-from mambaseg.bench.pictures import phase
+from mambaseg.bench.pictures import bright, phase
 from mambaseg.learn.head import InstantSession
 from mambaseg.learn.simulate import correct_objects
 from mambaseg.metrics import f1
@@ -115,6 +115,36 @@ def test_learning_goes_on_from_a_stored_adapter(own_model: Model, picture: tuple
     second.save("halo")
     kept = mambaseg.segment(image, load_model(own_model.folder or "")).labels
     assert np.mean((kept > 0) == (further > 0)) > 0.98
+
+
+def test_an_adapter_is_for_the_kind_of_picture_it_was_learned_from(own_model: Model,
+                                                                   picture: tuple[mambaseg.Image, np.ndarray]) -> None:
+    image, truth = picture
+    old = mambaseg.Image.from_array(bright(50)[0])
+    before = mambaseg.segment(old, own_model).labels
+    session = InstantSession(own_model, image)
+    session.learn(*correct_objects(truth, session.labels(), 5))
+    stored = session.save("mine")
+    result = mambaseg.segment(old, stored)
+    np.testing.assert_array_equal(result.labels, before)
+    assert any("another kind" in note for note in result.record["notes"])
+    assert not any("another kind" in note for note in mambaseg.segment(image, stored).record["notes"])
+
+    again = InstantSession(stored, old)
+    np.testing.assert_array_equal(again.labels(), before)
+    again.learn(*correct_objects(bright(50)[1], before, 1))
+    assert [adapter.name for adapter in again.save("mine").adapters] == ["mine", "mine-2"]
+
+
+def test_another_kind_of_picture_begins_anew(own_model: Model, picture: tuple[mambaseg.Image, np.ndarray]) -> None:
+    image, truth = picture
+    session = InstantSession(own_model, image)
+    session.learn(*correct_objects(truth, session.labels(), 5))
+    stored = session.save("mine")
+    other = mambaseg.Image.from_array(bright(50)[0])
+    session = InstantSession(stored, image)
+    session.learn(*correct_objects(truth, session.labels(), 1))
+    np.testing.assert_array_equal(session.look(other), mambaseg.segment(other, stored).labels)
 
 
 def test_a_changed_adapter_is_refused(own_model: Model, picture: tuple[mambaseg.Image, np.ndarray]) -> None:
