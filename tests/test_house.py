@@ -190,7 +190,7 @@ def test_wheel_holds_all_of_both_packages_byte_for_byte(wheel: zipfile.ZipFile) 
     assert [name for name, path in expected.items() if wheel.read(name) != path.read_bytes()] == []
 
 
-@pytest.mark.parametrize("model", ["nuclei-2d", "hippocampus-mri"])
+@pytest.mark.parametrize("model", sorted(path.name for path in (ROOT / "core/mambaseg/models/bundled").iterdir()))
 def test_wheel_holds_the_bundled_model(wheel: zipfile.ZipFile, model: str) -> None:
     folder = f"mambaseg/models/bundled/{model}"
     sizes = {Path(item.filename).name: item.file_size for item in wheel.infolist() if item.filename.startswith(folder)}

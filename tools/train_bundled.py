@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recipes import RECIPES, Recipe
+from bundled_models import BUNDLED_MODELS, BundledModel
 
 from mambaseg.instances import INSTANCE_TARGETS, Decoder
 from mambaseg.models import Model, load_model
 from mambaseg.models.package import save_package
 from mambaseg.nets import build
 from mambaseg.progress import Progress
+from mambaseg.train import recipes
 from mambaseg.train.checkpoint import Checkpoint
 from mambaseg.train.dataset import Dataset, open_dataset
 from mambaseg.train.loop import fit
@@ -45,27 +46,32 @@ class Log:
             print(f"{update.stage} {update.done} of {update.total}{left}. {update.message}", flush=True)
 
 
-def described(name: str, recipe: Recipe, data: Dataset, state: Checkpoint, started: dict[str, Any]) -> Model:
+def described(name: str, recipe: BundledModel, data: Dataset, state: Checkpoint, started: dict[str, Any]) -> Model:
     """The model's card without scores."""
     keys = ("name", "licence", "citation", "source_repository", "copyright")
     source = {key: data.info[key] for key in keys if key in data.info}
     settings = recipe.settings
     training = {"data": source, "n_cases": len(data.train), "n_held_out": len(data.validation),
                 "iterations": state.iteration, "seconds": round(state.elapsed_s), "optimizer": settings.optimizer,
-                **started, "command": " ".join(["python tools/train_bundled.py", *sys.argv[1:]]),
+                **started, "command": " ".join(["python tools/train_bundled.py", *_told()]),
                 "history": state.history[:: max(1, len(state.history) // 20)]}
     decoder = Decoder(INSTANCE_TARGETS[settings.instance_target].method).to_json() if data.instances else None
     return Model(name=name, title=name, description=name, network=recipe.network, plan=recipe.plan,
                  classes=data.classes, network_config=recipe.network_config(data), channels=data.channels,
                  kind=data.kind, regions=data.regions, region_order=data.region_order, licence=source["licence"],
                  decoder=decoder, training=training,
-                 mirror_axes=settings.mirror_axes or tuple(range(recipe.plan.ndim)))
+                 mirror_axes=settings.mirror_axes or tuple(range(recipe.plan.ndim)), trained_on=data.signatures())
+
+
+def _told() -> list[str]:
+    """The arguments, without the one that says that this session was not the first."""
+    return [argument for argument in sys.argv[1:] if argument != "--resume"]
 
 
 def read_arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("name", choices=BUNDLED_MODELS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--minutes", type=float)
@@ -81,9 +87,9 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen(given: argparse.Namespace) -> Recipe:
+def chosen(given: argparse.Namespace) -> BundledModel:
     """The recipe with what was asked for otherwise."""
-    recipe: Recipe = RECIPES[given.name]
+    recipe: BundledModel = BUNDLED_MODELS[given.name]
     wanted = {"rate": given.rate, "instance_target": given.instance_target, "small_data": given.small_data}
     settings = dataclasses.replace(recipe.settings, minutes=given.minutes, iterations=given.iterations,
                                    **{name: value for name, value in wanted.items() if value is not None})
@@ -96,7 +102,10 @@ def chosen(given: argparse.Namespace) -> Recipe:
 def main() -> int:
     given = read_arguments()
     recipe, work = chosen(given), given.runs / given.name
-    data = recipe.prepare(open_dataset(given.data))
+    data, objective = open_dataset(given.data), None
+    if recipe.binary_preset is not None:
+        data = recipes.as_binary(data)
+        objective = recipes.objective(recipes.RECIPES[recipe.binary_preset], recipe.plan, data)
     cases, validation = (prepare_cases(data, list(part), recipe.plan) for part in (data.train, data.validation))
     for part in (cases, validation):
         recipe.weigh(part, data.info)
@@ -108,7 +117,8 @@ def main() -> int:
         network.load_state_dict(start.built.state_dict())
         started = {"started_from": {"name": start.name, "checksum": start.checksum,
                                     **{key: start.training.get(key) for key in ("iterations", "seconds")}}}
-    state = fit(network, cases, validation, recipe.plan, recipe.settings, work, given.resume, Log(), recipe.objective)
+    settings = dataclasses.replace(recipe.settings, regions=data.regions)
+    state = fit(network, cases, validation, recipe.plan, settings, work, given.resume, Log(), objective)
     model, weights = described(given.name, recipe, data, state, started), network.state_dict()
     candidate = save_package(work / "package", model, weights, half=True)
     finished = save_package(given.output or BUNDLED / given.name, recipe.describe(candidate, data, given.data), weights,

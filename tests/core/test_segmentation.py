@@ -202,6 +202,16 @@ def test_an_unknown_voxel_size_is_assumed_and_told(volume: np.ndarray, volume_mo
     assert any("2 x 1 x 1 mm" in note for note in result.record["notes"])
 
 
+def test_an_unknown_voxel_size_is_that_of_the_pictures_a_model_learned_from(tmp_path: Path, picture: Image) -> None:
+    model = tiny_models.save_tiny(tmp_path / "usual", spacing=(1.0, 1.0), usual_spacing=(0.5, 0.5), unit="um")
+    known = dataclasses.replace(picture, grid=Grid(picture.grid.shape, (0.5, 0.5), "um"))
+    unknown = dataclasses.replace(picture, grid=Grid(picture.grid.shape, (1.0, 1.0), "px"))
+    result = segment(unknown, model)
+    np.testing.assert_array_equal(result.labels, segment(known, model).labels)
+    assert result.labels.shape == picture.grid.shape
+    assert any("0.5 x 0.5 um" in note for note in result.record["notes"])
+
+
 @pytest.mark.parametrize("value", [0, 7])
 def test_a_constant_picture_is_refused(value: int, colour_model: Model) -> None:
     with pytest.raises(ImageError, match=f"constant.*{value}"):

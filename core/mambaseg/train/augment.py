@@ -73,14 +73,15 @@ def _random(transform: Any, probability: float) -> Any:
 
 def _spatial(plan: Plan, instances: bool, pictures: bool, dummy_2d: bool, small_data: bool) -> Any:
     angle = rotation_range(plan.patch_size)
+    mirrored = pictures and plan.fit == "windows"  # a picture seen as a whole is not continued beyond its edge
     return SpatialTransform(
         plan.patch_size[1:] if dummy_2d else plan.patch_size, patch_center_dist_from_border=0, random_crop=False,
         p_elastic_deform=0.5 if small_data else 0, elastic_deform_scale=_WARP_SCALE,
         elastic_deform_magnitude=_WARP_VOXELS,
         p_rotation=1 if small_data else 0.5 if pictures else 0.2, rotation=(-angle, angle),
-        p_scaling=0.5 if pictures else 0.2, scaling=(0.6, 2.2) if pictures else (0.7, 1.4),
-        p_synchronize_scaling_across_axes=1, padding_mode_image="reflection" if pictures else "zeros",
-        border_mode_seg="reflection" if pictures else "constant", padding_value_seg=-1,
+        p_scaling=0.5 if pictures else 0.2, scaling=(0.6, 2.2) if mirrored else (0.7, 1.4),
+        p_synchronize_scaling_across_axes=1, padding_mode_image="reflection" if mirrored else "zeros",
+        border_mode_seg="reflection" if mirrored else "constant", padding_value_seg=-1,
         mode_seg="nearest" if instances else "bilinear")
 
 
@@ -104,4 +105,4 @@ def _intensity(dummy_2d: bool) -> list[Any]:
 def seed_augmentation(seed: int) -> None:
     """Seed the global generators that batchgeneratorsv2 draws from."""
     np.random.seed(seed)  # noqa: NPY002 - the library offers no generator argument
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # of the processor; a GPU's goes on

@@ -14,7 +14,7 @@ from mambaseg.plan import Plan
 from mambaseg.train.paste import paste_objects
 
 __all__ = ["FOREGROUND_SHARE", "UNLABELLED", "Case", "PatchSampler", "is_dummy_2d", "loader_patch_size",
-           "rotation_range"]
+           "rotation_range", "slices"]
 
 UNLABELLED = -2  # label of voxels that nobody has looked at; -1 is outside the picture
 
@@ -49,6 +49,13 @@ class Case:
             if len(voxels):
                 n_kept = max(min(_LOCATIONS_A_CLASS, len(voxels)), math.ceil(0.01 * len(voxels)))
                 self.locations[c] = voxels[random.permutation(len(voxels))[:n_kept]]
+
+
+def slices(case: Case) -> list[Case]:
+    """The slices of a volume along its first axis as cases of their own, for networks that see two axes."""
+    return [Case(f"{case.name}, slice {at}", case.image[:, at], plane, case.weight,
+                 {number: voxels[voxels[:, 0] == at, 1:] for number, voxels in case.locations.items()
+                  if (voxels[:, 0] == at).any()}) for at, plane in enumerate(case.labels)]
 
 
 def rotation_range(patch_size: Sequence[int]) -> float:
@@ -87,7 +94,8 @@ class PatchSampler:
     cases : at least one
     plan : patch and batch size
     margin : whether patches carry the room that rotation needs
-    reflect : continue pictures beyond their edge by reflection; else zeros, and labels -1
+    reflect : continue pictures beyond their edge by reflection, unless the plan takes them as a whole; else zeros, and
+        labels -1
     foreground_share : of the batch that is centred on the cases' `locations`
     paste_share : of the batch that gets objects of the next patch pasted in; labels are instance numbers then
     """
@@ -98,7 +106,7 @@ class PatchSampler:
         self.patch_size = plan.patch_size
         self.loader_size = loader_patch_size(plan.patch_size) if margin else plan.patch_size
         self.batch_size = plan.batch_size
-        self.reflect = reflect
+        self.reflect = reflect and plan.fit == "windows"
         self.random = np.random.default_rng(seed)
         weights = np.array([case.weight for case in cases], dtype=float)
         self._shares = weights / weights.sum()

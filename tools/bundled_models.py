@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from baseline import baseline_f1
 from numpy.typing import NDArray
 
@@ -23,13 +22,11 @@ from mambaseg.predict.run import predict_logits
 from mambaseg.prepare import prepare
 from mambaseg.segmentation import segment
 from mambaseg.train.dataset import CaseFiles, Dataset, frame_of
-from mambaseg.train.family_losses import bce_dice
-from mambaseg.train.loader import Batch
-from mambaseg.train.loop import Objective, Settings
+from mambaseg.train.loop import Settings
 from mambaseg.train.sample import Case
 from mambaseg.train.score import judge
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["BUNDLED_MODELS", "BundledModel"]
 
 # How often a kind of picture is drawn: tissue is hard and rare (91 of 566), fluorescence easy and common
 SHARES = {"fluorescence": 0.50, "histology": 0.38, "brightfield": 0.12}
@@ -38,7 +35,7 @@ CELLS_UM_PX = 0.8707951277094507  # dataset.json of cells2d
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class BundledModel:
     """What differs between the bundled models.
 
     Parameters
@@ -48,8 +45,7 @@ class Recipe:
     network : name in `mambaseg.nets.NETWORKS`
     config : constructor arguments that go before those of the plan
     weigh : sets how often each case is drawn
-    prepare : the data set as this model sees it
-    objective : what to minimise; None: Dice and cross entropy
+    binary_preset : the preset of `mambaseg.train.recipes` whose loss it takes, with one output; None: nnU-Net's
     """
 
     plan: Plan
@@ -58,8 +54,7 @@ class Recipe:
     network: str = "umamba-bot"
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     weigh: Callable[[list[Case], dict[str, Any]], None] = lambda cases, info: None
-    prepare: Callable[[Dataset], Dataset] = lambda data: data
-    objective: Objective | None = None
+    binary_preset: str | None = None
 
     def network_config(self, data: Dataset, deep_supervision: bool = False) -> dict[str, Any]:
         """Constructor arguments of the network for a data set."""
@@ -125,15 +120,15 @@ def score_kinds(model: Model, data: Dataset, kinds: dict[str, str]) -> dict[str,
 def describe_cells(model: Model, data: Dataset, _: Path) -> Model:
     """Choose the decoder on training pictures, then score on the validation ones."""
     start = Decoder.from_json(model.decoder or {})
-    seeds = (0.3, 0.4, 0.5, 0.6) if start.method == "distance" else (0.4, 0.5, 0.6)
+    splits = (0.65, 0.75, 0.85, 0.92, 0.96) if start.method == "distance" else (0.55, 0.65, 0.75, 0.85)
     grid = [dataclasses.replace(start, foreground=f, seed=s, split=p, min_size=m) for f in (0.4, 0.5)
-            for s in seeds for p in (0.55, 0.65, 0.75, 0.85) for m in (150.0, 300.0)]
+            for s in (0.4, 0.5, 0.6) for p in splits for m in (150.0, 300.0)]
     decoder = tune_decoder(model, data, data.train[::5][:N_TUNING_PICTURES], grid)
     model = dataclasses.replace(model, decoder=decoder.to_json())
     return dataclasses.replace(
         model, title="Cells (phase contrast)", licence="Apache-2.0", scores=scores_of(model, data),
         description="Finds whole adherent cells that touch, in grey phase-contrast pictures.",
-        classes=("background", "cell"))
+        classes=("background", "cell"), channels=("phase contrast",))
 
 
 def tune_decoder(model: Model, data: Dataset, cases: Any, grid: list[Decoder]) -> Decoder:
@@ -187,33 +182,23 @@ def scores_of(model: Model, data: Dataset) -> dict[str, Any]:
     return found.scores | {"interval": {key: [round(end, 4) for end in ends] for key, ends in interval.items()}}
 
 
-def one_region(data: Dataset) -> Dataset:
-    """Two classes as one region, for a network with one output."""
-    return dataclasses.replace(data, regions=((1,),), region_order=(1,), label_values=())
-
-
-def polyp_loss(outputs: list[torch.Tensor], batch: Batch) -> torch.Tensor:
-    """The loss of VM-UNetV2's authors."""
-    return bce_dice(outputs[0].float().sigmoid(), (batch.target == 1).float())
-
-
-RECIPES = {
-    "nuclei-2d": Recipe(
+BUNDLED_MODELS = {
+    "nuclei-2d": BundledModel(
         plan_of(2, (24, 48, 96, 144, 176, 176), patch_size=(256, 256), batch_size=6, batch_dice=True,
                 normalisation=("zscore",) * 3, use_mask_for_norm=(False,) * 3),
         Settings(optimizer="adamw", rate=1e-3, instances=True, pictures=True), describe_nuclei, weigh=weigh_kinds),
-    "cells-phase": Recipe(
+    "cells-phase": BundledModel(
         plan_of(2, (16, 32, 64, 128, 160), patch_size=(192, 192), batch_size=6, batch_dice=True,
                 spacing=(3 * CELLS_UM_PX,) * 2, usual_spacing=(CELLS_UM_PX,) * 2, unit="um",
                 normalisation=("zscore",), use_mask_for_norm=(False,)),
         Settings(optimizer="adamw", rate=1e-3, instances=True, pictures=True, average=0.99), describe_cells),
-    "polyp-endoscopy": Recipe(
+    "polyp-endoscopy": BundledModel(
         plan_of(2, (48, 96, 192, 384), patch_size=(256, 256), batch_size=8, fit="bilinear",
-                normalisation=("minmax_255",) * 3, use_mask_for_norm=(False,) * 3),
-        Settings(optimizer="adamw", rate=1e-3, pictures=True, average=0.99), describe_polyps,
-        network="vmunetv2", config={"mid_channel": 24, "depths": [2, 2, 4, 0]}, prepare=one_region,
-        objective=polyp_loss),
-    "hippocampus-mri": Recipe(
+                normalisation=("zscore",) * 3, use_mask_for_norm=(False,) * 3),
+        Settings(optimizer="adamw", rate=1e-3, pictures=True, average=0.99, foreground_share=0), describe_polyps,
+        network="vmunetv2", config={"mid_channel": 24, "depths": [2, 2, 4, 0], "d_state": 8},
+        binary_preset="polyp"),
+    "hippocampus-mri": BundledModel(
         plan_of(3, (20, 40, 80, 160), patch_size=(40, 56, 40), batch_size=4, spacing=(1.0, 1.0, 1.0)),
         # mirrored left and right only: the other axes tell front from back
         Settings(optimizer="adamw", rate=1e-3, mirror_axes=(2,), average=0.995), describe_hippocampus),
