@@ -114,7 +114,7 @@ def beyond_checks(record: Record) -> list[Check]:
 
 def rate_checks(pairs: list[list[float]]) -> list[Check]:
     """nnU-Net's learning rates."""
-    rates = [abs(schedule.learning_rate("sgd", 0.01, epoch / 1000) - rate) for epoch, rate in pairs]
+    rates = [abs(schedule.learning_rate("polynomial", 0.01, epoch / 1000) - rate) for epoch, rate in pairs]
     return [Check("rate", max(rates), 1e-12)]
 
 

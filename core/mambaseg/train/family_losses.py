@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mambaseg.train.losses import dice_cross_entropy
+from mambaseg.train.processes import sum_over_all
 
 __all__ = ["bce_dice", "ce_dice", "graded_bce_dice", "structure_loss", "structure_pair_loss", "unetv2_isic_loss",
            "unetv2_isic_weights"]
@@ -70,8 +71,10 @@ def ce_dice(logits: Tensor, target: Tensor, ce_weight: float = 1.0, dice_weight:
     axes = (0, *range(2, logits.ndim))
     overlap = (probabilities * truth).sum(axes)
     total = (probabilities**2).sum(axes) + (truth**2).sum(axes)
+    overlap, total = sum_over_all(torch.stack([overlap, total]))
     dice = (2 * overlap + 1e-5) / (total + 1e-5)
-    return ce_weight * functional.cross_entropy(logits, target.long()) + dice_weight * (1 - dice).mean()
+    loss: Tensor = ce_weight * functional.cross_entropy(logits, target.long()) + dice_weight * (1 - dice).mean()
+    return loss
 
 
 def structure_loss(logits: Tensor, mask: Tensor, weighted_cross_entropy: bool = False) -> Tensor:

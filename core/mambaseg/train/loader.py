@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mambaseg.train import processes
+from mambaseg.train.augment import seed_augmentation
 from mambaseg.train.sample import UNLABELLED, PatchSampler
 
 __all__ = ["Batch", "BatchLoader", "Encode", "fixed_batches", "to_batch"]
@@ -30,13 +32,16 @@ class Batch:
 
 
 def to_batch(samples: list[tuple[NDArray[np.float32], NDArray[Any]]], encode: Encode | None,
-             transform: Any = None) -> Batch:
+             transform: Any = None, seeds: Sequence[int] = ()) -> Batch:
     """Augment (where `transform` is given) and stack samples.
 
-    Labels become what the network learns: through `encode`, or they are its classes where that is None.
+    Labels become what the network learns: through `encode`, or they are its classes where that is None. The
+    augmentation of each sample begins with its own of `seeds`, where there are some.
     """
     images, targets = [], []
-    for image, labels in samples:
+    for index, (image, labels) in enumerate(samples):
+        if seeds:
+            seed_augmentation(seeds[index])
         sample = {"image": torch.from_numpy(image), "segmentation": torch.from_numpy(labels[None].astype(np.int32))}
         if transform is not None:
             sample = transform(**sample)
@@ -56,13 +61,23 @@ def fixed_batches(sampler: PatchSampler, n_batches: int, encode: Encode | None) 
 
 
 class BatchLoader:
-    """Iterates over augmented batches that one daemon thread makes ahead of time.
+    """Iterates over augmented batches that one daemon thread makes ahead of time; of each, this process's share.
 
     One thread keeps the order of random draws, and so a seeded run, reproducible. Use as a context manager.
+
+    Parameters
+    ----------
+    sampler : draws whole batches, in every process the same
+    transform, encode : see `to_batch`
+    seed : of the augmentation
+    n_ahead : batches that wait to be used
     """
 
-    def __init__(self, sampler: PatchSampler, transform: Any, encode: Encode | None, n_ahead: int = 4) -> None:
-        self._make: Callable[[], Batch] = lambda: to_batch(sampler.batch(), encode, transform)
+    def __init__(self, sampler: PatchSampler, transform: Any, encode: Encode | None, seed: int = 0,
+                 n_ahead: int = 4) -> None:
+        self._sampler, self._transform, self._encode = sampler, transform, encode
+        self._seeds = np.random.default_rng(seed)
+        self._share = slice(processes.rank(), None, processes.count())
         self._queue: queue.Queue[Batch | BaseException] = queue.Queue(n_ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="mambaseg-batches", daemon=True)
@@ -85,6 +100,12 @@ class BatchLoader:
             if isinstance(item, BaseException):
                 raise item
             yield item
+
+    def _make(self) -> Batch:
+        """The next batch."""
+        samples = self._sampler.batch()
+        seeds = self._seeds.integers(2**32, size=len(samples)).tolist()
+        return to_batch(samples[self._share], self._encode, self._transform, seeds[self._share])
 
     def _fill(self) -> None:
         while not self._stop.is_set():

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mambaseg.train.processes import count, sum_over_all, total
+
 __all__ = ["deep_supervision_loss", "deep_supervision_weights", "depth_loss", "dice_cross_entropy", "downsample_target",
            "pool_target", "region_dice_cross_entropy", "region_target"]
 
@@ -42,7 +44,7 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = False,
     if valid is None:
         return functional.cross_entropy(logits, classes) - dice
     voxelwise = functional.cross_entropy(logits, classes, reduction="none")
-    return (voxelwise * valid).sum() / valid.sum().clamp(min=1) - dice
+    return (voxelwise * valid).sum() / _usual(valid.sum()).clamp(min=1) - dice
 
 
 def region_dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = False,
@@ -66,7 +68,7 @@ def region_dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool =
     if mask is None:
         return functional.binary_cross_entropy_with_logits(logits, truth) - dice
     voxelwise = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return (voxelwise * mask).sum() / mask.sum().clamp(min=1e-8) - dice
+    return (voxelwise * mask).sum() / _usual(mask.sum()).clamp(min=1e-8) - dice
 
 
 def depth_loss(logits: Tensor, target: Tensor, batch_dice: bool = False, ignore_label: int | None = None) -> Tensor:
@@ -83,9 +85,14 @@ def depth_loss(logits: Tensor, target: Tensor, batch_dice: bool = False, ignore_
     depth = target * valid
     inside = (depth > 0).to(depth.dtype)
     truth = torch.cat([1 - inside, depth, inside - depth], 1)
-    cross_entropy = -((truth * log_p).sum(1, keepdim=True) * valid).sum() / valid.sum().clamp(min=1)
+    cross_entropy = -((truth * log_p).sum(1, keepdim=True) * valid).sum() / _usual(valid.sum()).clamp(min=1)
     objects = 1 - log_p[:, :1].exp()
     return cross_entropy - _soft_dice(objects * valid, inside, None, batch_dice).mean()
+
+
+def _usual(n_valid: Tensor) -> Tensor:
+    """Voxels that count, as the mean over the processes: then the mean of their losses is that of the whole batch."""
+    return total(n_valid) / count() if count() > 1 else n_valid
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -102,7 +109,7 @@ def _soft_dice(probabilities: Tensor, truth: Tensor, mask: Tensor | None, batch_
     overlap, predicted, true = (value.sum(axes, dtype=torch.float32)
                                 for value in (probabilities * truth, probabilities, truth))
     if batch_dice:
-        overlap, predicted, true = overlap.sum(0), predicted.sum(0), true.sum(0)
+        overlap, predicted, true = sum_over_all(torch.stack([overlap.sum(0), predicted.sum(0), true.sum(0)]))
     return (2 * overlap + _SMOOTH) / (true + predicted + _SMOOTH).clamp(min=1e-8)
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mambaseg._errors import UserError
+
 __all__ = ["N_FOLDS", "Split", "folds", "split_of_fold"]
 
 N_FOLDS = 5
@@ -48,15 +50,26 @@ def folds(names: Sequence[str], n_folds: int = N_FOLDS) -> list[Split]:
     return made
 
 
-def split_of_fold(names: Sequence[str], fold: int, splits: Sequence[Split] | None = None) -> Split:
+def split_of_fold(names: Sequence[str], fold: int | str, splits: Sequence[Split] | None = None) -> Split:
     """One fold; beyond the last one a random four fifths of the cases train, as in nnU-Net.
 
     Parameters
     ----------
     names : of all cases
-    fold : counted from 0
+    fold : counted from 0; "all": every case trains and none is held out. nnU-Net then validates on what it learned
+        from, which tells nothing
     splits : to choose from; None: `folds`
+
+    Raises
+    ------
+    UserError : another word than "all"
     """
+    if isinstance(fold, str):
+        if fold != "all" and not fold.isdecimal():
+            raise UserError(f'There is no fold "{fold}"; give a number from 0 on, or all.')
+        if fold == "all":
+            return Split(sorted(names), [])
+        fold = int(fold)
     known = folds(names) if splits is None else splits
     if fold < len(known):
         return known[fold]

@@ -16,30 +16,11 @@ import pytest
 import tifffile
 
 import mambaseg
+from discs import SIDE, write_dataset
 from mambaseg._errors import DatasetError, UserError
 from mambaseg.progress import Progress
 from mambaseg.train.checkpoint import load_checkpoint
 from mambaseg.train.dataset import open_dataset
-
-SIDE = 64
-
-
-def write_dataset(folder: Path, n: int = 6, instances: bool = True, **dataset_json: Any) -> Path:
-    """Bright discs on a noisy ground."""
-    random = np.random.default_rng(0)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    for part in ("images", "labels"):
-        (folder / part).mkdir(parents=True)
-    for index in range(n):
-        labels = np.zeros((SIDE, SIDE), np.uint16)
-        for number, (cy, cx) in enumerate([(14, 14), (14, 48), (48, 14), (46, 46)], 1):
-            labels[(y - cy - random.integers(-3, 4)) ** 2 + (x - cx) ** 2 < 64] = number if instances else 1
-        image = 200 * (labels > 0) + 40 + random.normal(0, 10, labels.shape)
-        tifffile.imwrite(folder / "images" / f"case{index}.tif", image.clip(0, 255).astype(np.uint8))
-        tifffile.imwrite(folder / "labels" / f"case{index}.tif", labels)
-    if dataset_json:
-        (folder / "dataset.json").write_text(json.dumps(dataset_json))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +62,16 @@ def test_the_networks_of_the_other_papers_train_the_same_way(discs: Path, tmp_pa
     assert mambaseg.segment(mambaseg.read(discs / "images" / "case0.tif"), model).labels.shape == (SIDE, SIDE)
 
 
-def test_a_planar_network_refuses_volumes(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_planar_network_learns_the_slices_of_volumes(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "set", n=2, instances=False)
     for part, case in itertools.product(("images", "labels"), range(2)):
-        tifffile.imwrite(data / part / f"case{case}.tif", np.ones((8, SIDE, SIDE), np.uint8), metadata={"axes": "ZYX"})
-    with pytest.raises(DatasetError, match="umamba-bot"):
-        mambaseg.train(data, output=tmp_path / "model", network="vmunet", iterations=1)
+        plane = tifffile.imread(data / part / f"case{case}.tif")
+        tifffile.imwrite(data / part / f"case{case}.tif", np.stack([plane] * 3), metadata={"axes": "ZYX"})
+    model = mambaseg.train(data, output=tmp_path / "model", network="unetv2", iterations=1, batch_size=2)
+    assert model.plan.ndim == 2
+    volume = mambaseg.read(data / "images" / "case0.tif")
+    assert mambaseg.segment(volume, model).labels.shape == (3, SIDE, SIDE)
 
 
 def test_cancel_keeps_the_state_and_resume_goes_on(discs: Path, tmp_path: Path) -> None:

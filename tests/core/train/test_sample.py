@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mambaseg.plan import Plan
-from mambaseg.train.sample import Case, PatchSampler, loader_patch_size
+from mambaseg.train.sample import Case, PatchSampler, loader_patch_size, slices
 
 PLAN = Plan(ndim=2, patch_size=(32, 32), batch_size=6, features_per_stage=(4, 8), kernel_sizes=((3, 3),) * 2,
             strides=((1, 1), (2, 2)), n_blocks_encoder=(1, 1), n_blocks_decoder=(1,), transpose=(0, 1))
@@ -69,6 +69,18 @@ def test_the_same_seed_draws_the_same_patches() -> None:
 
     assert all(np.array_equal(a, b) for a, b in zip(draw(3), draw(3), strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(draw(3), draw(4), strict=True))
+
+
+def test_slices_keep_their_foreground() -> None:
+    labels = np.zeros((3, 6, 6), np.int8)
+    labels[1, 2:4, 2:4], labels[2, 5, 5] = 1, 2
+    volume = Case("v", np.arange(108, dtype=np.float32).reshape(1, 3, 6, 6), labels)
+    volume.find_foreground(instances=False)
+    planes = slices(volume)
+    assert [set(plane.locations) for plane in planes] == [set(), {1}, {2}]
+    for plane, image, truth in zip(planes, volume.image[0], labels, strict=True):
+        np.testing.assert_array_equal(plane.image[0], image)
+        assert all((truth[tuple(voxels.T)] == number).all() for number, voxels in plane.locations.items())
 
 
 def test_instances_count_as_one_class() -> None:

@@ -1,5 +1,6 @@
 import pytest
 
+from mambaseg._errors import UserError
 from mambaseg.train.split import Split, folds, split_of_fold
 
 NAMES = [f"case_{i:02d}" for i in range(12)]
@@ -23,6 +24,14 @@ def test_beyond_the_last_fold_four_fifths_train():
     assert len(beyond.train) == 9
     assert sorted([*beyond.train, *beyond.val]) == NAMES
     assert beyond != split_of_fold(NAMES, 8)
+
+
+def test_all_holds_nothing_out():
+    names = [f"case{n}" for n in range(7)]
+    assert split_of_fold(names[::-1], "all") == (names, [])
+    assert split_of_fold(names, "1") == split_of_fold(names, 1)
+    with pytest.raises(UserError, match="give a number from 0 on, or all"):
+        split_of_fold(names, "every")
 
 
 def test_given_splits_win():
