@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,18 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` whole or not at all."""
+    """Write `checkpoint` whole or not at all.
+
+    Raises
+    ------
+    UserError : no room, no permission
+    """
     # a shallow dictionary: asdict would copy every tensor
     values = {name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__}
-    with atomic_path(path) as temporary:
-        torch.save(values, temporary)
+    content = io.BytesIO()  # torch's own writer ends with an error of its own, or the process, where the disk is full
+    torch.save(values, content)
+    with atomic_path(path, content.getbuffer().nbytes) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
