@@ -321,6 +321,13 @@ def test_evaluate_prints_a_table_and_json(tmp_path: Path, capsys: pytest.Capture
     assert (tmp_path / "found" / "report.html").is_file()
     assert "assd (px), by class" in (tmp_path / "tables" / "report.html").read_text(encoding="utf-8")
     assert table.read_text().splitlines()[1].startswith("a,1,1.0,1.0")
+    (tmp_path / "found" / "report.html").unlink()
+    (tmp_path / "found" / "report.html").mkdir()  # in the way: costs the report, and nothing else
+    assert run_here(arguments) == 0
+    told = capsys.readouterr()
+    assert "0.6667" in told.out
+    assert "--report FILE" in told.err
+    assert run_here([*arguments, "--report", str(tmp_path / "found" / "report.html")]) == 2
     assert run_here([*arguments[:-2], "--protocol", "isic"]) == 0
     assert "sensitivity 0.5000" in capsys.readouterr().out
     assert run_here(["evaluate", "--truth", str(tmp_path / "nowhere"), "--predictions", str(tmp_path / "found")]) == 2

@@ -11,7 +11,7 @@ import typer
 
 import mambaseg
 from mambaseg._errors import UserError
-from mambaseg.cli._console import ProgressLine, say
+from mambaseg.cli._console import ProgressLine, say, say_error
 from mambaseg.cli._outputs import write_text
 
 if TYPE_CHECKING:
@@ -55,20 +55,35 @@ def evaluate(
         from mambaseg.metrics.table import to_csv
 
         write_text(csv_file, to_csv(scores))
-    if report is not None or json_file != "-":
-        from mambaseg.report import evaluation_page, write_report
-
-        report = report or _beside(csv_file, json_file, predictions)
-        settings = {"truth": truth, "predictions": predictions, "kind": scores["kind"], "protocol": protocol,
-                    "tolerance": tolerance, "ignored label": ignore}
-        write_report(evaluation_page(scores, truth, predictions, images, settings), report)
     if json_file == "-":
         say(json.dumps(scores))
-        return
-    _show(scores)
-    if json_file is not None:
+    else:
+        _show(scores)
+    if json_file is not None and json_file != "-":
         write_text(Path(json_file), json.dumps(scores, indent=2) + "\n")
-    say(f"To look at: {report}")
+    if report is not None or json_file != "-":
+        settings = {"kind": scores["kind"], "protocol": protocol, "tolerance": tolerance, "ignored label": ignore}
+        target = report or _beside(csv_file, json_file, predictions)
+        is_there = _write_report(scores, truth, predictions, images, settings, target, is_wanted=report is not None)
+        if is_there and json_file != "-":
+            say(f"To look at: {target}")
+
+
+def _write_report(scores: Mapping[str, Any], truth: Path, predictions: Path, images: Path | None,
+                  settings: Mapping[str, Any], target: Path, *, is_wanted: bool) -> bool:
+    """Whether the report was written; where nobody asked for it, a folder that cannot be written costs nothing else."""
+    from mambaseg.report import evaluation_page, write_report
+
+    page = evaluation_page(scores, truth, predictions, images,
+                           {"truth": truth, "predictions": predictions, **settings})
+    try:
+        write_report(page, target)
+    except UserError as error:
+        if is_wanted:
+            raise
+        say_error(f"{error} The scores are complete; --report FILE puts the report elsewhere.")
+        return False
+    return True
 
 
 def _beside(csv_file: Path | None, json_file: str | None, predictions: Path) -> Path:

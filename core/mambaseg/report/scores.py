@@ -90,7 +90,7 @@ def table(scores: Scores, names: Names | None = None) -> str:
 
 def conventions(scores: Scores) -> str:
     """What each score means."""
-    return definitions(scores["conventions"])
+    return definitions({name: words.replace("null", "no value") for name, words in scores["conventions"].items()})
 
 
 def mean_words(scores: Scores) -> tuple[str, str]:
