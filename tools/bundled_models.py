@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,9 @@ class BundledModel:
     Parameters
     ----------
     plan, settings : of the training; `settings` without when to stop
-    describe : the saved model with its words, decoder and scores; gets the data set and its folder
+    words : fields of `Model` that people read
+    score : scores of the saved model on the validation cases
+    tune : chooses the decoder on training cases, for objects
     network : name in `mambaseg.nets.NETWORKS`
     config : constructor arguments that go before those of the plan
     weigh : sets how often each case is drawn
@@ -50,11 +51,20 @@ class BundledModel:
 
     plan: Plan
     settings: Settings
-    describe: Callable[[Model, Dataset, Path], Model]
+    words: dict[str, Any]
+    score: Callable[[Model, Dataset], dict[str, Any]] = lambda model, data: scores_of(model, data)
+    tune: Callable[[Model, Dataset], Decoder] | None = None
     network: str = "umamba-bot"
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     weigh: Callable[[list[Case], dict[str, Any]], None] = lambda cases, info: None
     binary_preset: str | None = None
+
+    def finished(self, model: Model, data: Dataset) -> Model:
+        """The saved model with its words, decoder and scores."""
+        model = dataclasses.replace(model, **self.words)
+        if self.tune is not None:
+            model = dataclasses.replace(model, decoder=self.tune(model, data).to_json())
+        return dataclasses.replace(model, scores=self.score(model, data))
 
     def network_config(self, data: Dataset, deep_supervision: bool = False) -> dict[str, Any]:
         """Constructor arguments of the network for a data set."""
@@ -80,27 +90,19 @@ def weigh_kinds(cases: list[Case], info: dict[str, Any]) -> None:
         case.weight = SHARES[kinds[case.name]] / counts[kinds[case.name]]
 
 
-def describe_nuclei(model: Model, data: Dataset, folder: Path) -> Model:
-    """Choose the decoder on training pictures, then score by kind of picture on the validation ones."""
+def tune_nuclei(model: Model, data: Dataset) -> Decoder:
+    """The best decoder on some training pictures of each kind."""
     kinds = {file["id"]: file["category"] for file in data.info["files"]}
     chosen = [case for kind in SHARES for case in
               [c for c in data.train if kinds[c.name] == kind][::7][:N_TUNING_PICTURES]]
     grid = [Decoder(foreground=f, seed=s, split=p, min_size=m)
             for f in (0.4, 0.45, 0.5) for s in (0.4, 0.5, 0.6) for p in (0.55, 0.65, 0.75) for m in (8.0, 16.0, 24.0)]
-    model = dataclasses.replace(model, decoder=tune_decoder(model, data, chosen, grid).to_json())
-    scores = score_kinds(model, data, kinds)
-    baseline = {kind: round(value, 3) for kind, value in baseline_f1(folder).items()}
-    return dataclasses.replace(
-        model, title="Nuclei (2-D)", licence="Apache-2.0",
-        description="Finds nuclei in fluorescence, tissue (H&E) and brightfield pictures, in colour or grey.",
-        classes=("background", "nucleus"),
-        scores=scores | {"otsu_watershed_f1@0.5": baseline, "conventions": {
-            "f1@0.5": "2 TP / (2 TP + FP + FN) of objects, Hungarian matching, IoU 0.5, mean over pictures",
-            "mean_ap": "TP / (TP + FP + FN), mean over IoU 0.5:0.05:0.95, mean over pictures"}})
+    return best_decoder(model, data, chosen, grid)
 
 
-def score_kinds(model: Model, data: Dataset, kinds: dict[str, str]) -> dict[str, Any]:
-    """F1 and mean AP on the validation pictures, over all and by kind, with the interval of F1."""
+def score_nuclei(model: Model, data: Dataset) -> dict[str, Any]:
+    """F1, with its interval, and mean AP on the validation pictures, over all and by kind; and a plain method's F1."""
+    kinds = {file["id"]: file["category"] for file in data.info["files"]}
     rows: dict[str, list[tuple[float, float]]] = {"all": []}
     for case in data.validation:
         image, truth = case.read()
@@ -112,26 +114,26 @@ def score_kinds(model: Model, data: Dataset, kinds: dict[str, str]) -> dict[str,
     return {"n_images": {kind: len(values) for kind, values in rows.items()},
             "f1@0.5": {kind: round(float(np.mean(values, 0)[0]), 3) for kind, values in rows.items()},
             "mean_ap": {kind: round(float(np.mean(values, 0)[1]), 3) for kind, values in rows.items()},
-            "interval": {"f1@0.5": [round(end, 3) for end in interval]}}
+            "interval": {"f1@0.5": [round(end, 3) for end in interval]},
+            "otsu_watershed_f1@0.5": {kind: round(value, 3) for kind, value in baseline_f1(
+                data.validation[0].labels.parents[1]).items()},
+            "conventions": {
+                "f1@0.5": "2 TP / (2 TP + FP + FN) of objects, Hungarian matching, IoU 0.5, mean over pictures",
+                "mean_ap": "TP / (TP + FP + FN), mean over IoU 0.5:0.05:0.95, mean over pictures"}}
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
 
-def describe_cells(model: Model, data: Dataset, _: Path) -> Model:
-    """Choose the decoder on training pictures, then score on the validation ones."""
+def tune_cells(model: Model, data: Dataset) -> Decoder:
+    """The best decoder, of the kind that the target asks for, on some training pictures."""
     start = Decoder.from_json(model.decoder or {})
-    splits = (0.65, 0.75, 0.85, 0.92, 0.96) if start.method == "distance" else (0.55, 0.65, 0.75, 0.85)
+    splits = (0.65, 0.75, 0.85, 0.92, 0.96) if start.method == "distance" else (0.45, 0.55, 0.65, 0.75, 0.85)
     grid = [dataclasses.replace(start, foreground=f, seed=s, split=p, min_size=m) for f in (0.4, 0.5)
             for s in (0.4, 0.5, 0.6) for p in splits for m in (150.0, 300.0)]
-    decoder = tune_decoder(model, data, data.train[::5][:N_TUNING_PICTURES], grid)
-    model = dataclasses.replace(model, decoder=decoder.to_json())
-    return dataclasses.replace(
-        model, title="Cells (phase contrast)", licence="Apache-2.0", scores=scores_of(model, data),
-        description="Finds whole adherent cells that touch, in grey phase-contrast pictures.",
-        classes=("background", "cell"), channels=("phase contrast",))
+    return best_decoder(model, data, data.train[::5][:N_TUNING_PICTURES], grid)
 
 
-def tune_decoder(model: Model, data: Dataset, cases: Any, grid: list[Decoder]) -> Decoder:
+def best_decoder(model: Model, data: Dataset, cases: Sequence[CaseFiles], grid: list[Decoder]) -> Decoder:
     """The decoder with the highest mean F1 on some training pictures; validation is not looked at."""
     pairs = [probabilities_of(model, case, data.n_channels) for case in cases]
 
@@ -156,21 +158,7 @@ def probabilities_of(model: Model, case: CaseFiles,
     return logits_to_probabilities(logits, "instances"), truth, prepared.plan_spacing
 
 
-# --- classes ----------------------------------------------------------------------------------------------------------
-
-def describe_hippocampus(model: Model, data: Dataset, _: Path) -> Model:
-    """Score by class on the validation volumes."""
-    return dataclasses.replace(
-        model, title="Hippocampus (MRI)", licence="CC-BY-SA-4.0", scores=scores_of(model, data),
-        description="Anterior and posterior hippocampus in T1 MRI that is cropped around one hippocampus.")
-
-
-def describe_polyps(model: Model, data: Dataset, _: Path) -> Model:
-    """Score on the validation pictures."""
-    return dataclasses.replace(
-        model, title="Polyps (endoscopy)", licence="CC-BY-4.0", scores=scores_of(model, data),
-        description="Finds polyps in colour pictures of colonoscopy; not for diagnosis.")
-
+# --- the models -------------------------------------------------------------------------------------------------------
 
 def scores_of(model: Model, data: Dataset) -> dict[str, Any]:
     """Scores on the validation cases, with the bootstrap interval of the one that is quoted."""
@@ -186,20 +174,30 @@ BUNDLED_MODELS = {
     "nuclei-2d": BundledModel(
         plan_of(2, (24, 48, 96, 144, 176, 176), patch_size=(256, 256), batch_size=6, batch_dice=True,
                 normalisation=("zscore",) * 3, use_mask_for_norm=(False,) * 3),
-        Settings(optimizer="adamw", rate=1e-3, instances=True, pictures=True), describe_nuclei, weigh=weigh_kinds),
+        Settings(optimizer="adamw", rate=1e-3, instances=True, pictures=True),
+        {"title": "Nuclei (2-D)", "licence": "Apache-2.0", "classes": ("background", "nucleus"),
+         "description": "Finds nuclei in fluorescence, tissue (H&E) and brightfield pictures, in colour or grey."},
+        score_nuclei, tune_nuclei, weigh=weigh_kinds),
     "cells-phase": BundledModel(
         plan_of(2, (16, 32, 64, 128, 160), patch_size=(192, 192), batch_size=6, batch_dice=True,
                 spacing=(3 * CELLS_UM_PX,) * 2, usual_spacing=(CELLS_UM_PX,) * 2, unit="um",
                 normalisation=("zscore",), use_mask_for_norm=(False,)),
-        Settings(optimizer="adamw", rate=1e-3, instances=True, pictures=True, average=0.99), describe_cells),
+        Settings(optimizer="adamw", rate=1e-3, instances=True, pictures=True, average=0.99),
+        {"title": "Cells (phase contrast)", "licence": "Apache-2.0", "classes": ("background", "cell"),
+         "channels": ("phase contrast",),
+         "description": "Finds whole adherent cells that touch, in grey phase-contrast pictures."}, tune=tune_cells),
     "polyp-endoscopy": BundledModel(
         plan_of(2, (48, 96, 192, 384), patch_size=(256, 256), batch_size=8, fit="bilinear",
                 normalisation=("zscore",) * 3, use_mask_for_norm=(False,) * 3),
-        Settings(optimizer="adamw", rate=1e-3, pictures=True, average=0.99, foreground_share=0), describe_polyps,
+        Settings(optimizer="adamw", rate=1e-3, pictures=True, average=0.99, foreground_share=0),
+        {"title": "Polyps (endoscopy)", "licence": "CC-BY-4.0",
+         "description": "Finds polyps in colour pictures of colonoscopy; not for diagnosis."},
         network="vmunetv2", config={"mid_channel": 24, "depths": [2, 2, 4, 0], "d_state": 8},
         binary_preset="polyp"),
     "hippocampus-mri": BundledModel(
         plan_of(3, (20, 40, 80, 160), patch_size=(40, 56, 40), batch_size=4, spacing=(1.0, 1.0, 1.0)),
         # mirrored left and right only: the other axes tell front from back
-        Settings(optimizer="adamw", rate=1e-3, mirror_axes=(2,), average=0.995), describe_hippocampus),
+        Settings(optimizer="adamw", rate=1e-3, mirror_axes=(2,), average=0.995),
+        {"title": "Hippocampus (MRI)", "licence": "CC-BY-SA-4.0",
+         "description": "Anterior and posterior hippocampus in T1 MRI that is cropped around one hippocampus."}),
 }

@@ -83,6 +83,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--instance-target", choices=INSTANCE_TARGETS, help="left out: the recipe's")
     parser.add_argument("--small-data", action=argparse.BooleanOptionalAction,
                         help="augmentation for few pictures; left out: the recipe's")
+    parser.add_argument("--rescore", action="store_true", help="train nothing, score the bundled model anew")
     parser.add_argument("--output", type=Path, help="folder of the package; left out: among the bundled ones")
     return parser.parse_args()
 
@@ -99,12 +100,17 @@ def chosen(given: argparse.Namespace) -> BundledModel:
     return dataclasses.replace(recipe, settings=settings, plan=plan)
 
 
-def main() -> int:
-    given = read_arguments()
-    recipe, work = chosen(given), given.runs / given.name
-    data, objective = open_dataset(given.data), None
+def rescored(name: str, recipe: BundledModel, data: Dataset) -> Model:
+    """The bundled model with scores that are measured anew."""
+    model = load_model(name)
+    model = dataclasses.replace(model, scores=recipe.score(model, data))
+    return save_package(BUNDLED / name, model, model.built.state_dict(), half=True)
+
+
+def trained(given: argparse.Namespace, recipe: BundledModel, data: Dataset) -> Model:
+    """The model after training, saved."""
+    work, objective = given.runs / given.name, None
     if recipe.binary_preset is not None:
-        data = recipes.as_binary(data)
         objective = recipes.objective(recipes.RECIPES[recipe.binary_preset], recipe.plan, data)
     cases, validation = (prepare_cases(data, list(part), recipe.plan) for part in (data.train, data.validation))
     for part in (cases, validation):
@@ -121,9 +127,17 @@ def main() -> int:
     state = fit(network, cases, validation, recipe.plan, settings, work, given.resume, Log(), objective)
     model, weights = described(given.name, recipe, data, state, started), network.state_dict()
     candidate = save_package(work / "package", model, weights, half=True)
-    finished = save_package(given.output or BUNDLED / given.name, recipe.describe(candidate, data, given.data), weights,
-                            half=True)
-    print(json.dumps(finished.scores, indent=2))
+    return save_package(given.output or BUNDLED / given.name, recipe.finished(candidate, data), weights, half=True)
+
+
+def main() -> int:
+    given = read_arguments()
+    recipe = chosen(given)
+    data = open_dataset(given.data)
+    if recipe.binary_preset is not None:
+        data = recipes.as_binary(data)
+    model = rescored(given.name, recipe, data) if given.rescore else trained(given, recipe, data)
+    print(json.dumps(model.scores, indent=2))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,11 @@ def test_photographs_change_their_light_and_pictures_of_cells_do_not_lose_their_
     for _ in range(6):
         made = transform(**sample((48, 48), 1, 9))
         assert set(np.unique(made["segmentation"].numpy())) <= set(range(9))
+
+
+def test_pictures_seen_as_a_whole_are_not_continued_beyond_their_edge() -> None:
+    for fit, outside in (("windows", 0), ("bilinear", -1)):
+        seed_augmentation(5)
+        transform = augmentation(dataclasses.replace(plan((48, 48), 3), fit=fit), instances=False, pictures=True)
+        lowest = [transform(**sample((48, 48), 3, 3))["segmentation"].min().item() for _ in range(12)]
+        assert min(lowest) == outside

@@ -6,14 +6,17 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from mambaseg._errors import UserError
 from mambaseg.instances import decode
 from mambaseg.metrics.matching import match_instances
 from mambaseg.nets import build, config_from_plan
 from mambaseg.progress import Progress
 from mambaseg.train.checkpoint import load_checkpoint
 from mambaseg.train.loop import Settings, fit
+from mambaseg.train.run import train
 from mambaseg.train.sample import Case
 from tiny_models import tiny_plan
 
@@ -72,3 +75,8 @@ def test_a_network_learns_depths_that_tell_touching_discs_apart(tmp_path: Path) 
     with torch.inference_mode():
         probabilities = network(torch.from_numpy(held_out.image)[None])[0].softmax(1)[0].numpy()
     assert match_instances(held_out.labels, decode(probabilities, "distance"), 0.5).f1 > 0.8
+
+
+def test_an_unknown_target_is_refused_before_the_data_are_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'flow'; choose boundary or distance"):
+        train(tmp_path / "nothing", output=tmp_path / "model", minutes=1, instance_target="flow")
