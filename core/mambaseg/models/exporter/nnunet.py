@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _CONFIGURATION = {2: "2d", 3: "3d_fullres"}
 _TRAINER = "nnUNetTrainer"
 _IS_RESIDUAL = {"nnunet": False, "nnunet-resenc": True}  # networks that nnU-Net has itself
 _MM_PER_UM = 1e-3
+_KEEP_LARGEST = ("nnunetv2.postprocessing.remove_connected_components",
+                 "remove_all_but_largest_component_from_segmentation")
 
 
 def write_nnunet(model: Model, folder: Path) -> tuple[str, ...]:
@@ -58,6 +61,8 @@ def write_nnunet(model: Model, folder: Path) -> tuple[str, ...]:
             "inference_allowed_mirroring_axes": tuple(model.mirror_axes) or None}, content)
         (folder / f"fold_{fold}").mkdir()
         (folder / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(content.getbuffer())
+    if model.keep_largest:
+        _write_postprocessing(model, folder)
     return _notes(model)
 
 
@@ -194,6 +199,20 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
     return state | aliases
 
 
+def _write_postprocessing(model: Model, folder: Path) -> None:
+    """``postprocessing.pkl`` as nnU-Net writes it, and the same in words; nnU-Net need not be here for that.
+
+    The file names a function of nnU-Net's, once for each group, and has its arguments. Pickle looks such a function up
+    before it writes the name; hence the name is written by hand.
+    """
+    arguments = [{"labels_or_regions": [*group] if len(group) > 1 else group[0]} for group in model.keep_largest]
+    names = f"c{_KEEP_LARGEST[0]}\n{_KEEP_LARGEST[1]}\n".encode() * len(arguments)  # "global" of pickle's protocol 0
+    plain = pickle.dumps(arguments, 2)[2:-1]  # without the protocol's number and the full stop
+    (folder / "postprocessing.pkl").write_bytes(b"\x80\x02](" + names + b"e" + plain + b"\x86.")
+    words = {"postprocessing_fns": [_KEEP_LARGEST[1]] * len(arguments), "postprocessing_kwargs": arguments}
+    (folder / "postprocessing.json").write_text(json.dumps(words, indent=4) + "\n", encoding="utf-8")
+
+
 def _notes(model: Model) -> tuple[str, ...]:
     """What the user of the folder should know."""
     plan = model.plan
@@ -206,8 +225,8 @@ def _notes(model: Model) -> tuple[str, ...]:
         "other labels.": not plan.crop_to_nonzero,
         "nnU-Net gives the classes interior and boundary; objects are numbered only by mambaseg.":
             model.kind == "instances",
-        "nnUNetv2_predict keeps all pieces of a class, this model only the largest; nnUNetv2_apply_postprocessing can "
-        "remove them.": bool(model.keep_largest),
+        "nnUNetv2_predict keeps all pieces of a class, this model only the largest; nnUNetv2_apply_postprocessing with "
+        "-pp_pkl_file postprocessing.pkl of this folder removes the others.": bool(model.keep_largest),
         "nnU-Net reads 3-D TIFF files; voxel sizes in JSON files beside them would be taken for a wish to resample, so "
         "leave them out.": _reader(plan) == "Tiff3DIO",
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from golden_predicting import stock_logits
 from mambaseg import Image, UserError, load_model, segment, write
 from mambaseg.cli._app import run
 from mambaseg.image import Grid
+from mambaseg.instances import keep_largest_component
 from mambaseg.io import read_labels
 from mambaseg.models import Model
 from mambaseg.models.ensemble import make_ensemble
@@ -119,6 +121,24 @@ def test_what_was_exported_comes_back(case: Case, tmp_path: Path) -> None:
                                                         strict=True):
             assert key == same_key
             assert torch.equal(value, same_value)
+
+
+def test_nnunet_removes_the_pieces_that_the_model_removes(tmp_path: Path) -> None:
+    from nnunetv2.postprocessing.remove_connected_components import apply_postprocessing
+
+    groups = ((1, 2), (2,))
+    model = save_model(tmp_path / "model", "nnunet", about={"keep_largest": groups})
+    made = export_model(model, "nnunet", tmp_path / "out")
+    assert any("-pp_pkl_file" in note for note in made.notes)
+    content = next(tmp_path.glob("out/**/postprocessing.pkl")).read_bytes()
+    labels = np.zeros((1, 20, 20), np.uint8)
+    labels[0, 2:9, 2:9], labels[0, 9:12, 2:9], labels[0, 3:5, 3:5] = 1, 2, 2
+    labels[0, 15:17, 15:17] = 1
+    ours = labels
+    for group in groups:
+        ours = keep_largest_component(ours, group)
+    assert np.count_nonzero(ours) == np.count_nonzero(labels) - 8
+    np.testing.assert_array_equal(apply_postprocessing(labels, *pickle.loads(content)), ours)
 
 
 def test_networks_of_nnunet_need_no_mambaseg_there(tmp_path: Path) -> None:
