@@ -192,7 +192,7 @@ BUNDLED_MODELS = {
         Settings(optimizer="adamw", rate=1e-3, pictures=True, average=0.99, foreground_share=0),
         {"title": "Polyps (endoscopy)", "licence": "CC-BY-4.0",
          "description": "Finds polyps in colour pictures of colonoscopy; not for diagnosis."},
-        network="vmunetv2", config={"mid_channel": 24, "depths": [2, 2, 4, 0], "d_state": 8},
+        network="vmunetv2", config={"mid_channel": 24, "depths": [2, 2, 4, 0], "d_state": 8, "drop_path": 0.1},
         binary_preset="polyp"),
     "hippocampus-mri": BundledModel(
         plan_of(3, (20, 40, 80, 160), patch_size=(40, 56, 40), batch_size=4, spacing=(1.0, 1.0, 1.0)),

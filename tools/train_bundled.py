@@ -48,7 +48,7 @@ class Log:
 
 def described(name: str, recipe: BundledModel, data: Dataset, state: Checkpoint, started: dict[str, Any]) -> Model:
     """The model's card without scores."""
-    keys = ("name", "licence", "citation", "source_repository", "copyright")
+    keys = ("name", "licence", "licence_evidence", "citation", "source_repository", "copyright")
     source = {key: data.info[key] for key in keys if key in data.info}
     settings = recipe.settings
     training = {"data": source, "n_cases": len(data.train), "n_held_out": len(data.validation),
