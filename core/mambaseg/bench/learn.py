@@ -8,6 +8,7 @@ middle of a study does not shorten one of the rivals' training.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from mambaseg._errors import DatasetError
 from mambaseg.bench.pictures import bright, phase
@@ -26,8 +28,8 @@ from mambaseg.image import Image
 from mambaseg.learn.examples import Example
 from mambaseg.learn.finetune import finetune
 from mambaseg.learn.head import InstantSession
-from mambaseg.learn.objective import Policy
-from mambaseg.learn.simulate import correct_objects, correct_region
+from mambaseg.learn.objective import FREE, Policy
+from mambaseg.learn.simulate import correct_objects, correct_region, correct_slices, stroke
 from mambaseg.metrics import f1
 from mambaseg.models import Model, load_model
 from mambaseg.models.package import save_package
@@ -38,11 +40,11 @@ from mambaseg.train.dataset import Dataset, open_dataset
 
 __all__ = ["run"]
 
-Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x); object numbers
+Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x); object numbers or classes
 
 _VIEW_PX = 512
-_SCRATCH = Policy(rate=3e-3, rehearsal_share=0.0)
-_QUICK = Policy(rate=3e-3, rehearse=2.0, rehearsal_share=0.25, patch_size=64)
+_QUICK = Policy(rate=3e-3, rehearse=0.0, rehearsal_share=0.0, patch_size=64)  # of a network made in seconds
+_SHIFT_VOXELS = 4  # of the border between the two halves of the hippocampus
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,27 @@ class _Study:
     folder: Path
     policy: Policy | None = None
 
+    def score(self, model: Model, pictures: Sequence[Picture]) -> float:
+        """Mean over pictures: F1 at IoU 0.5, or the mean Dice of the classes."""
+        rate = f1 if model.kind == "instances" else _mean_dice
+        return float(np.mean([rate(truth, segment(image, model).labels) for image, truth in pictures]))
+
+    def corrections(self, index: int, amount: int) -> Example:
+        """What the user says of a picture: a part with `amount` objects is right now, or the `amount` worst slices."""
+        image, truth = self.corrected[index]
+        found = segment(image, self.parent).labels
+        if self.parent.kind == "instances":
+            return Example(as_image(image), *correct_region(truth, found, amount, index))
+        return Example(as_image(image), correct_slices(truth, found, amount))
+
+    def stroke(self, index: int, found: NDArray[Any], corrections: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+        """One more correction of what is in view: an object and the ground around it, or a dab of the brush."""
+        _, truth = self.corrected[index]
+        if self.parent.kind == "instances":
+            return list(correct_objects(truth, found, 1, index, corrections))
+        dab = stroke(truth, np.where(corrections > 0, truth, found), 1)
+        return [np.where(dab > 0, dab, corrections)]
+
 
 def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
         say: Callable[[str], None] | None = None) -> dict[str, float]:
@@ -75,8 +98,9 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
     Parameters
     ----------
     quick : one seed, a small model, drawn pictures; below 45 s on two cores
-    data : folder with ``cells2d`` and ``nuclei2d``: from the bundled nuclei model to phase contrast. None: drawn
-        pictures, from bright discs to grey ones with a rim
+    data : folder with ``cells2d`` and ``nuclei2d``: from the bundled nuclei model to phase contrast; and, where it has
+        ``hippocampus3d``, from the bundled model to another border between the two classes. None: drawn pictures, from
+        bright discs to grey ones with a rim
     n_seeds : pictures that are corrected, one after the other; medians over them
     say : called with a line for each thing measured; None: nobody listens
 
@@ -84,92 +108,92 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
     ------
     DatasetError : `data` lacks one of the sets
     """
+    say = say or _nobody
     with tempfile.TemporaryDirectory(prefix="mambaseg-") as folder:
         figures = {"instant_seconds_median": _instant_seconds(3 if quick else 9)}
-        if data is not None:
-            study = _real(Path(data), Path(folder), n_seeds)
-        else:
-            study = _drawn(Path(folder), 1 if quick else n_seeds, 40 if quick else 150)
-        return figures | _compare(study, say or _nobody)
+        if data is None:
+            return figures | _compare(_drawn(Path(folder), 1 if quick else n_seeds, 40 if quick else 150), say)
+        figures |= _compare(_cells(Path(data), Path(folder), n_seeds), say)
+        if (Path(data) / "hippocampus3d").is_dir():
+            moved = _compare(_hippocampus(Path(data), Path(folder), n_seeds), say, 3, 1)
+            figures |= {f"hippocampus_{name.replace('objects', 'slices')}": value for name, value in moved.items()}
+        return figures
 
 
 def _nobody(_: str) -> None:
     """Listen to nothing."""
 
 
-def _compare(study: _Study, say: Callable[[str], None]) -> dict[str, float]:
-    """Shares of the gap, median over the seeds."""
-    untouched, best = _score(study.parent, study.new), _score(study.ceiling, study.new)
-    old = _score(study.parent, study.old)
+def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int = 5) -> dict[str, float]:
+    """Shares of the gap, median over the seeds; `many` objects or slices in a minute, `few` in a third of it."""
+    untouched, best = study.score(study.parent, study.new), study.score(study.ceiling, study.new)
+    old = study.score(study.parent, study.old) if study.old else 0.0
     say(f"untouched {untouched:.3f}, trained on all {best:.3f}, on its old kind {old:.3f}")
     gap = max(best - untouched, 1e-9)
+    minute = study.per_minute
     rivals: dict[str, Callable[[int], Model]] = {
         "instant_gap_closed": lambda index: _instant(study, index),
-        "thorough_gap_closed_20_objects_60s": lambda index: _thorough(study, index, 20, study.per_minute),
-        "both_gap_closed_20_objects_60s": lambda index: _both(study, index),
-        "thorough_gap_closed_5_objects_20s": lambda index: _thorough(study, index, 5, study.per_minute // 3),
-        "scratch_gap_closed_20_objects_60s": lambda index: _scratch(study, index, 20, study.per_minute),
-        "scratch_gap_closed_5_objects_20s": lambda index: _scratch(study, index, 5, study.per_minute // 3),
+        f"thorough_gap_closed_{many}_objects_60s": lambda index: _thorough(study, index, many, minute),
+        f"both_gap_closed_{many}_objects_60s": lambda index: _both(study, index, many),
+        f"thorough_gap_closed_{few}_objects_20s": lambda index: _thorough(study, index, few, minute // 3),
+        f"scratch_gap_closed_{many}_objects_60s": lambda index: _scratch(study, index, many, minute),
+        f"scratch_gap_closed_{few}_objects_20s": lambda index: _scratch(study, index, few, minute // 3),
     }
     figures: dict[str, float] = {}
     for name, learn in rivals.items():
         closed, lost = [], []
         for index in range(len(study.corrected)):
             model = learn(index)
-            closed.append((_score(model, study.new) - untouched) / gap)
-            lost.append(100 * (old - _score(model, study.old)))
+            closed.append((study.score(model, study.new) - untouched) / gap)
+            lost.append(100 * (old - study.score(model, study.old)) if study.old else 0.0)
             say(f"{name}, picture {index + 1}: {closed[-1]:.2f}, {lost[-1]:.1f} points forgotten")
         figures[name] = statistics.median(closed)
-        if name.startswith("thorough_gap_closed_20"):
+        if study.old and name == f"thorough_gap_closed_{many}_objects_60s":
             figures["forgetting_points"] = statistics.median(lost)
-    return figures | {"untouched_f1": untouched, "trained_on_all_f1": best,
-                      "iterations_a_minute": float(study.per_minute)}
+    return figures | {"untouched_score": untouched, "trained_on_all_score": best, "iterations_a_minute": float(minute)}
 
 
-def _score(model: Model, pictures: Sequence[Picture]) -> float:
-    """Mean F1 at IoU 0.5."""
-    return float(np.mean([f1(labels, segment(image, model).labels) for image, labels in pictures]))
+def _mean_dice(truth: NDArray[Any], found: NDArray[Any]) -> float:
+    """Mean Dice over the classes of the truth."""
+    return float(np.mean([2 * np.count_nonzero((truth == value) & (found == value))
+                          / (np.count_nonzero(truth == value) + np.count_nonzero(found == value))
+                          for value in np.unique(truth[truth > 0])]))
 
 
-def _corrections(study: _Study, index: int, n_objects: int) -> Example:
-    """What the user says about a picture: one part of it put right and confirmed."""
-    image, truth = study.corrected[index]
-    corrections, labels = correct_region(truth, segment(image, study.parent).labels, n_objects, index)
-    return Example(as_image(image), corrections, labels)
-
-
-def _thorough(study: _Study, index: int, n_objects: int, iterations: int) -> Model:
-    tuned = finetune(study.parent, [_corrections(study, index, n_objects)], None, iterations=max(1, iterations),
+def _thorough(study: _Study, index: int, amount: int, iterations: int) -> Model:
+    tuned = finetune(study.parent, [study.corrections(index, amount)], None, iterations=max(1, iterations),
                      hold_out=0.0, policy=study.policy, seed=index)
-    return tuned.save(study.folder / f"thorough-{n_objects}-{index}")
+    return tuned.save(study.folder / f"thorough-{amount}-{index}")
 
 
-def _scratch(study: _Study, index: int, n_objects: int, iterations: int) -> Model:
-    """The same network, the same corrections, the same time; nothing learned before."""
+def _scratch(study: _Study, index: int, amount: int, iterations: int) -> Model:
+    """The same network, the same corrections, the same time; nothing learned before, so nothing to keep."""
     network = build(study.parent.network, **study.parent.network_config)
-    blank = save_package(study.folder / "blank", study.parent, network.state_dict())
-    policy = Policy(rate=_SCRATCH.rate, rehearsal_share=0.0, patch_size=(study.policy or Policy()).patch_size)
-    tuned = finetune(blank, [_corrections(study, index, n_objects)], None, iterations=max(1, iterations), hold_out=0.0,
+    parent = dataclasses.replace(study.parent, trained_on=(), taught=(), members=())
+    blank = save_package(study.folder / "blank", parent, network.state_dict())
+    policy = dataclasses.replace(study.policy or Policy(), rate=3e-3, rehearse=0.0, rehearsal_share=0.0)
+    tuned = finetune(blank, [study.corrections(index, amount)], None, iterations=max(1, iterations), hold_out=0.0,
                      policy=policy, seed=index)
     return tuned.save(study.folder / "scratch")
 
 
 def _instant(study: _Study, index: int, n_strokes: int = 5) -> Model:
-    """Five objects corrected one by one; the layer is fitted after each, and the view decides which is next."""
+    """Five corrections one by one; the layer is fitted after each, and the view decides which is next."""
     image, truth = study.corrected[index]
     session = InstantSession(study.parent, as_image(image))
     found = session.labels()
     corrections = np.zeros(truth.shape, np.int32)
     for _ in range(n_strokes):
-        corrections, labels = correct_objects(truth, found, 1, index, corrections)
-        found = session.learn(corrections, labels)
+        given = study.stroke(index, found, corrections)
+        corrections = given[0]
+        found = session.learn(*given)
     return session.save("study", study.folder / f"instant-{index}")
 
 
-def _both(study: _Study, index: int) -> Model:
+def _both(study: _Study, index: int, amount: int) -> Model:
     """The last layer fitted on top of the network that was fine-tuned before, on the same corrections."""
-    example = _corrections(study, index, 20)
-    session = InstantSession(load_model(study.folder / f"thorough-20-{index}"), example.image)
+    example = study.corrections(index, amount)
+    session = InstantSession(load_model(study.folder / f"thorough-{amount}-{index}"), example.image)
     session.learn(example.corrections, example.labels)
     return session.save("study", study.folder / f"both-{index}")
 
@@ -198,7 +222,7 @@ def _drawn(folder: Path, n_seeds: int, iterations: int) -> _Study:
                   iterations, folder, _QUICK)
 
 
-def _real(data: Path, folder: Path, n_seeds: int) -> _Study:
+def _cells(data: Path, folder: Path, n_seeds: int) -> _Study:
     """From fluorescence and tissue to phase contrast, at half the pictures' size."""
     for name in ("cells2d", "nuclei2d"):
         if not (data / name).is_dir():
@@ -208,10 +232,32 @@ def _real(data: Path, folder: Path, n_seeds: int) -> _Study:
     train = _pictures(cells, "train", 2)
     per_minute = _iterations_a_minute(parent, train[0])
     every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in train]
-    ceiling = finetune(parent, every, None, iterations=10 * per_minute, hold_out=0.0,
-                       policy=Policy(rehearsal_share=0.0)).save(folder / "ceiling")
-    return _Study(parent, ceiling, train[:n_seeds], _pictures(cells, "validation", 2),
+    ceiling = finetune(parent, every, None, iterations=10 * per_minute, hold_out=0.0).save(folder / "ceiling")
+    return _Study(parent, ceiling, train[::max(1, len(train) // n_seeds)][:n_seeds], _pictures(cells, "validation", 2),
                   _pictures(nuclei, "validation", 1)[::4], per_minute, folder)
+
+
+def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
+    """The same volumes, but their two halves meet elsewhere; there is no old kind that could be forgotten."""
+    volumes = open_dataset(data / "hippocampus3d")
+    parent = load_model("hippocampus-mri")
+    train, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
+                  for part in ("train", "validation"))
+    per_minute = _iterations_a_minute(parent, train[0])
+    every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in train]
+    ceiling = finetune(parent, every, None, iterations=4 * per_minute, hold_out=0.0,
+                       policy=FREE).save(folder / "hippocampus-ceiling")
+    return _Study(parent, ceiling, train[::max(1, len(train) // n_seeds)][:n_seeds], new, [], per_minute,
+                  folder / "hippocampus")
+
+
+def _moved_border(labels: NDArray[Any]) -> NDArray[np.int32]:
+    """Two halves of an object with the border between them moved along the object, towards the second."""
+    centres = [np.argwhere(labels == value).mean(0) for value in (1, 2)]
+    axis = int(np.abs(centres[1] - centres[0]).argmax())
+    moved = np.roll(labels, _SHIFT_VOXELS * int(np.sign(centres[1] - centres[0])[axis]), axis)
+    nearest = ndimage.distance_transform_edt(moved == 0, return_distances=False, return_indices=True)
+    return np.where(labels > 0, moved[tuple(nearest)], 0).astype(np.int32)
 
 
 def _pictures(data: Dataset, part: str, step: int) -> list[Picture]:
@@ -220,6 +266,7 @@ def _pictures(data: Dataset, part: str, step: int) -> list[Picture]:
     for case in getattr(data, part):
         image, labels = case.read()
         shown: Image | NDArray[Any] = image
+        labels = data.to_classes(labels)
         if step > 1:
             pixels = image.data
             height, width = (side // step * step for side in pixels.shape)

@@ -20,11 +20,11 @@ def test_a_quick_study_has_all_figures() -> None:
     figures = learn.run(quick=True, say=said.append)
     assert set(figures) >= PROMISED
     assert all(math.isfinite(value) for value in figures.values())
-    assert figures["trained_on_all_f1"] > figures["untouched_f1"] + 0.3
+    assert figures["trained_on_all_score"] > figures["untouched_score"] + 0.3
     assert figures["thorough_gap_closed_20_objects_60s"] > 0.3
     assert any("untouched" in line for line in said)
 
 
 def test_a_folder_without_the_sets_is_told(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cells2d"):
-        learn._real(tmp_path, tmp_path, 1)
+        learn._cells(tmp_path, tmp_path, 1)

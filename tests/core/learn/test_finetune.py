@@ -235,6 +235,28 @@ def test_a_kill_while_learning_leaves_the_old_model_or_the_whole_new_one(tmp_pat
 
 # --- the objective ----------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no peak of memory to ask for")
+@pytest.mark.parametrize(("name", "shape"), [("nuclei-2d", (512, 512)), ("hippocampus-mri", (40, 56, 40))])
+def test_learning_fits_in_4_gib(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    code = """
+import resource, sys
+import numpy as np
+import mambaseg
+shape = tuple(map(int, sys.argv[2:]))
+image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+corrections = np.ones(shape, np.int32)
+for number in range(12):
+    corrections[tuple(slice(3 * number + 1, 3 * number + 3) for _ in shape)] = 2
+mambaseg.finetune(mambaseg.load_model(sys.argv[1]), [(image, corrections)], None, iterations=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", code, name, *map(str, shape)], capture_output=True, text=True,
+                          check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 4 * 2**30
+
+
 def test_unlabelled_voxels_move_nothing_but_by_the_teacher(tmp_path: Path) -> None:
     """Without distillation an unlabelled voxel has no gradient; with it, none as long as teacher and pupil agree."""
     model = save_tiny(tmp_path / "model", kind="classes", channels=("grey",), name="model")

@@ -112,6 +112,23 @@ def test_save_that_fails_leaves_the_old_lineage(lineage: Lineage) -> None:
     assert len(list(lineage.folder.iterdir())) == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_full_disk_leaves_the_old_lineage(lineage: Lineage) -> None:
+    """A limit on the size of files stands for a full disk: writing fails in the middle of the weights."""
+    import resource
+
+    save = tuned(lineage, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written .*free some space"):
+            lineage.add(save)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(list(lineage.folder.iterdir())) == len(lineage.versions()) == 1
+    assert lineage.keep(lineage.add(save).number).number == 2
+
+
 def test_changed_package_is_noticed(lineage: Lineage) -> None:
     version = lineage.add(tuned(lineage, 1))
     tiny_models.save_tiny(lineage.path(version), seed=9)
