@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from psygnal import Signal
 
-from mambaseg import Progress, UserError, jobs
+from mambaseg import Progress, UserError, jobs, words
 from mambaseg.learn import Project, apply_locks
 from mambaseg.learn.lineage import Version
 from mambaseg.models import read_model, resolve
@@ -28,7 +28,6 @@ MINUTES = 2.0
 _NOTHING = "Nothing is corrected or confirmed yet; draw in the result or press “This region is right”, then learn."
 _REGIONS = ("{title} finds regions that may overlap, which cannot be learned from corrections; choose a model of "
             "objects or of classes.")
-_FEWEST_UNITS = 4  # as in mambaseg.learn.judge, which would load torch
 _WORK = "learning"  # folder of the project with the state of an unfinished lesson
 _UNFINISHED = "unfinished_lesson"  # setting of the project
 
@@ -57,37 +56,9 @@ class Lesson:
         return bool(self.judgement["better"])
 
     @property
-    def scores_line(self) -> str:
-        """The numbers: "Before 0.71   After 0.86   on 6 objects kept aside"."""
-        before, after = self.judgement["before"], self.judgement["after"]
-        if before["mean"] is None:
-            return ""
-        n = int(after["n_units"])
-        thing = {"instances": "object", "classes": "part"}[self.picture.order.model.kind]
-        return f"Before {before['mean']:.2f}   After {after['mean']:.2f}   on {n} {thing}{'s' * (n != 1)} kept aside"
-
-    @property
-    def verdict(self) -> str:
-        """Whether to keep it; the numbers are in the other lines."""
-        if self.judgement["before"]["mean"] is None:
-            return str(self.judgement["sentence"])
-        if self.is_better:
-            return "It is better."
-        if self.judgement["gain_high"] < 0:
-            return "It is worse: keep the old model."
-        if self.judgement["gain_low"] > 0 and self.judgement["after"]["n_units"] >= _FEWEST_UNITS:
-            return "It is better here, but forgot some of what it knew: keep the old model for other pictures."
-        return "It is not surely better: keep the old model, or correct more."
-
-    @property
-    def old_line(self) -> str:
-        """What became of what it could: "On its old pictures: 0.91 -> 0.91"."""
-        forgetting = self.judgement.get("forgetting")
-        if not forgetting:
-            return ""
-        if "test input" in forgetting["on"]:
-            return f"Of its former answers {100 * forgetting['after']:.0f} % are the same (on its test input)"
-        return f"On {forgetting['on']}: {forgetting['before']:.2f} → {forgetting['after']:.2f}"
+    def lines(self) -> list[str]:
+        """What came of it, as both windows say it; the verdict last."""
+        return words.lesson_lines(self.judgement, self.picture.order.model.kind)
 
 
 def new_labels(pictures: Sequence[Picture]) -> list[int]:

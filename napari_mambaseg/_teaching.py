@@ -370,8 +370,8 @@ class Teaching:
 
     def _on_learned(self, lesson: Lesson) -> None:
         self._lesson = lesson
-        verdict = "\n".join([lesson.verdict, *lesson.notes])
-        self._learn.show_result(lesson.scores_line, lesson.old_line, verdict, is_better=lesson.is_better)
+        *scores, verdict = lesson.lines
+        self._learn.show_result(scores, "\n".join([verdict, *lesson.notes]), is_better=lesson.is_better)
 
     def _on_keep(self) -> None:
         lesson, self._lesson = self._lesson, None

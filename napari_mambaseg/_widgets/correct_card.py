@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QWidget
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QWidget
 
 from mambaseg import words
 from mambaseg.learn.corrections import Counts
-from napari_mambaseg._widgets.card import Card, label, push_button
+from napari_mambaseg._widgets.card import Card, check_box, label, push_button
 
 __all__ = ["CorrectCard"]
 
-_JUST_NOW_S = 1.5
-
 
 class CorrectCard(Card):
-    """Puts the small widgets below one another; `napari_mambaseg._correcting` connects them."""
+    """Puts the small widgets below one another; `napari_mambaseg._teaching` connects them."""
 
     def __init__(self, waits_for: str) -> None:
         super().__init__("Correct", "correct_card", waits_for)
@@ -37,11 +35,11 @@ class CorrectCard(Card):
         self.split.setCheckable(True)
         self.merge.setCheckable(True)
         self.counts = label(name="counts")
-        self.locked = _box("Locked", "locked", "What was corrected or confirmed keeps its labels when the image is "
-                           "segmented again. White rim: corrected; dot: confirmed.")
+        self.locked = check_box("Locked", "locked", "What was corrected or confirmed keeps its labels when the image "
+                                "is segmented again. White rim: corrected; dot: confirmed.")
         self.locked.setChecked(True)
-        self.adapt = _box("Adapt at once", "adapt", "A moment after each stroke the rest of the view changes as the "
-                          "model would after learning from it.")
+        self.adapt = check_box("Adapt at once", "adapt", "A moment after each stroke the rest of the view changes as "
+                               "the model would after learning from it.")
         self.adapt_line = QLabel()
         self.adapt_line.setObjectName("adapt_line")
         self.message = label(name="correct_message")
@@ -99,8 +97,7 @@ class CorrectCard(Card):
     def _tell_saved(self) -> None:
         if self._saved_s is None:
             return
-        ago_s = max(0.0, time.time() - self._saved_s)
-        self.saved.setText("Saved just now" if ago_s < _JUST_NOW_S else f"Saved {words.duration(ago_s)} ago")
+        self.saved.setText(words.saved(max(0.0, time.time() - self._saved_s)))
 
     def _lay_out(self) -> None:
         offer = QGridLayout(self.resume)
@@ -128,10 +125,3 @@ def _row(first: QWidget, *others: QWidget) -> QHBoxLayout:
     for other in others:
         row.addWidget(other)
     return row
-
-
-def _box(text: str, name: str, tip: str) -> QCheckBox:
-    box = QCheckBox(text)
-    box.setObjectName(name)
-    box.setToolTip(tip)
-    return box

@@ -119,7 +119,7 @@ class LearnCard(Card):
             if update.total:
                 self.bar.setRange(0, update.total)
                 self.bar.setValue(update.done)
-            loss = _loss(update)
+            loss = words.loss(update)
             if loss is not None:
                 self._losses.append(loss)
                 self.curve.show_values(self._losses, "Error on the corrections, the lower the better.")
@@ -140,11 +140,11 @@ class LearnCard(Card):
         self.message.setText(message)
         self.message.setVisible(bool(message))
 
-    def show_result(self, scores: str, old: str, verdict: str, *, is_better: bool) -> None:
-        """What came of it; the better choice is the default button."""
+    def show_result(self, scores: Sequence[str], verdict: str, *, is_better: bool) -> None:
+        """What came of it: lines with numbers, and whether to keep it; the better choice is the default button."""
         self._show(is_busy=False, has_result=True)
         self.message.hide()
-        self.scores.setText("\n".join(line for line in (scores, old) if line))
+        self.scores.setText("\n".join(scores))
         self.scores.setVisible(bool(self.scores.text()))
         self.verdict.setText(verdict)
         for button, is_default in ((self.keep, is_better), (self.discard, not is_better)):
@@ -195,12 +195,3 @@ class LearnCard(Card):
         content.addLayout(end)
         content.addWidget(self.message)
         content.addWidget(self.models)
-
-
-def _loss(update: Progress) -> float | None:
-    """The newest loss; the history has one a validation, the message one a round."""
-    word, _, rest = update.message.partition(" ")
-    try:
-        return float(rest.split(",")[0]) if word == "loss" else None
-    except ValueError:
-        return None

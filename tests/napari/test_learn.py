@@ -37,7 +37,7 @@ def learn(shown: Any) -> Any:
     shown.window.click("learn")
     learner = shown.teaching.learner
     shown.qtbot.waitUntil(lambda: learner.is_busy, timeout=20_000)
-    shown.qtbot.waitUntil(lambda: not learner.is_busy, timeout=120_000)
+    shown.qtbot.waitUntil(lambda: not learner.is_busy, timeout=300_000)
     assert shown.teaching._lesson is not None, shown.window["learn_message"].text()
     return shown.teaching._lesson
 
@@ -96,11 +96,11 @@ def test_stopping_keeps_the_best_so_far(corrected: Any, monkeypatch: pytest.Monk
     learner, seen = shown.teaching.learner, []
     learner.progressed.connect(lambda update: seen.append(update.stage))
     shown.window.click("learn")
-    shown.qtbot.waitUntil(lambda: seen.count("Training") > 4, timeout=120_000)
+    shown.qtbot.waitUntil(lambda: seen.count("Training") > 4, timeout=300_000)
     assert len(shown.window["curve"].values) > 2
     assert shown.window["learning_line"].text().startswith("Round ")
     shown.window.click("stop")
-    shown.qtbot.waitUntil(lambda: not learner.is_busy, timeout=120_000)
+    shown.qtbot.waitUntil(lambda: not learner.is_busy, timeout=300_000)
     assert shown.teaching._lesson is not None
     assert shown.window["keep"].isVisible()
 
@@ -112,7 +112,7 @@ def test_window_closed_in_mid_learning_loses_neither_strokes_nor_model(corrected
     seen: list[Progress] = []
     shown.teaching.learner.progressed.connect(seen.append)
     shown.window.click("learn")
-    shown.qtbot.waitUntil(lambda: any(update.stage == "Training" for update in seen), timeout=120_000)
+    shown.qtbot.waitUntil(lambda: any(update.stage == "Training" for update in seen), timeout=300_000)
     left, picture = shown.layer.data.copy(), shown.window.viewer.layers["cells"].data
     project = shown.picture.project.folder
     shown.window.viewer.close()

@@ -206,20 +206,26 @@ def test_estimate_says_at_once_that_a_model_does_not_suit(window: Any, models: A
     assert "color" in shown["estimate"].styleSheet()
 
 
-def test_estimate_is_red_with_a_remedy_where_the_memory_is_too_small(window: Any, qtbot: Any) -> None:
-    da = pytest.importorskip("dask.array")
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_estimate_is_red_with_a_remedy_where_the_memory_is_too_small(window: Any, qtbot: Any, theme: str,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     shown = window()
-    levels = [da.zeros((side, side), np.uint8, chunks=4096) for side in (50_000, 500)]
-    shown.viewer.add_image(levels, multiscale=True, contrast_limits=(0, 255), name="slide")
-    qtbot.waitUntil(lambda: shown["estimate"].text().startswith("Will take about"), timeout=300_000)
-    line, style = shown["estimate"].text(), shown["estimate"].styleSheet()
-    assert "GB. " in line
-    assert any(word in line for word in ("Choose", "choose", "Segment a part", "part"))
-    assert QColor(style.removeprefix("color: ")).red() > 1.2 * QColor(style.removeprefix("color: ")).blue()
-    shown.viewer.layers.clear()
-    shown.viewer.add_image(np.zeros((64, 64), np.uint8))
-    qtbot.waitUntil(lambda: shown["estimate"].text() not in ("", line), timeout=300_000)
-    assert shown["estimate"].styleSheet() == ""
+    shown.viewer.theme = theme
+    remedy = "There are 9.5 GB free: choose a part of the picture, or close other programs."
+
+    def read(answer: dict[str, Any], folder: Path) -> Any:
+        return mambaseg.Estimate(**answer | {"memory_bytes": 4e10, "fits": False, "advice": remedy})
+
+    monkeypatch.setattr("napari_mambaseg._estimator._read", read)
+    shown.viewer.add_image(data.immunohistochemistry()[:100, :100], name="tissue")
+    qtbot.waitUntil(lambda: bool(shown["estimate"].text()), timeout=300_000)
+    assert shown["estimate"].text().endswith(f"40.0 GB. {remedy}")
+    red = QColor(shown["estimate"].styleSheet().removeprefix("color: "))
+    assert red.red() > 1.2 * max(red.blue(), red.green())
+    assert shown["run"].isEnabled()  # it is an estimate
+    monkeypatch.undo()
+    shown.panel._soon.start()
+    qtbot.waitUntil(lambda: shown["estimate"].styleSheet() == "", timeout=300_000)
 
 
 def test_sliders_cut_the_result_anew(window: Any, qtbot: Any) -> None:
