@@ -28,6 +28,7 @@ from napari_mambaseg._adapt import (
     with_axes,
 )
 from napari_mambaseg._estimator import Estimator
+from napari_mambaseg._keys import bind_keys
 from napari_mambaseg._layers import warm_up
 from napari_mambaseg._notify import show_problem
 from napari_mambaseg._recent import models_folder, remember_model
@@ -72,7 +73,7 @@ class Panel(QWidget):
         self._followed: list[tuple[Any, Callable[..., None]]] = []
         self._lay_out()
         self._wire()
-        _bind_keys(napari_viewer, self)
+        bind_keys(napari_viewer, self)
         self.destroyed.connect(functools.partial(_close, self.session, self.segmenter, self.teaching,
                                                  self.segment.image, self._followed))
         self.session.in_background(warm_up)
@@ -374,32 +375,6 @@ class LearnPanel(Panel):
 def _warning(viewer: Any) -> str:
     """A red that can be read on the theme's background."""
     return "#b3261e" if viewer.theme == "light" else "#ff9a8b"
-
-
-def _bind_keys(viewer: Any, panel: Panel) -> None:
-    """Keys of the whole window; the manifest's key bindings do nothing in napari."""
-    alive = weakref.ref(panel)
-
-    def bind(key: str, act: Callable[[Panel], None]) -> None:
-        def press(_: Any) -> None:
-            target = alive()
-            if target is not None:
-                act(target)
-
-        viewer.bind_key(key, press, overwrite=True)
-
-    bind("Control-Enter", lambda target: target.run())
-    bind("Control-L", lambda target: target.teaching.learn())
-    bind("O", lambda target: _toggle_outline(target.segmenter))
-    bind("C", lambda target: target.teaching.confirm())
-    bind("U", lambda target: target.teaching.show_unsure())
-
-
-def _toggle_outline(segmenter: Segmenter) -> None:
-    """Outlines instead of filled objects, and back."""
-    if segmenter.latest is not None:
-        layer = segmenter.latest.layer
-        layer.contour = 0 if layer.contour else 2
 
 
 def _forget(followed: list[tuple[Any, Callable[..., None]]]) -> None:
