@@ -1,11 +1,12 @@
 """Draws what the Slicer extension finds: a volume with its segmentation in three slices and in 3-D, without a window.
 
     python docs/slicer_pictures.py [VOLUME] [MODEL] [-o PICTURE]
+    python docs/slicer_pictures.py --scan           an oblique MRI that comes with nibabel, and what is bright in it
     python docs/slicer_pictures.py --panel          the panel, in the tests' stand-in for Slicer
 
 Slicer's own scene, slice views and surface, out of PyPI's slicer-core; not Slicer's window. Without VOLUME it draws the
 sample, which was made by a script, with the labels that the script knows: the bundled models were trained on real scans
-and make nothing of it. Needs no display and no Slicer.
+of one kind and make nothing of it. Needs no display and no Slicer.
 """
 
 from __future__ import annotations
@@ -157,11 +158,32 @@ def load(scene: Any, path: Path) -> Any:
     storage.SetFileName(str(path))
     if not storage.ReadData(node):
         raise SystemExit(f"{path} cannot be read; give a NIfTI or NRRD file.")
-    node.CreateDefaultDisplayNodes()
-    low, high = np.percentile(slicer.util.arrayFromVolume(node), (1, 99.5))
-    node.GetDisplayNode().AutoWindowLevelOff()
-    node.GetDisplayNode().SetWindowLevelMinMax(float(low), float(high))
+    show_contrast(node)
     return node
+
+
+def nibabel_scan(scene: Any) -> tuple[Any, np.ndarray]:
+    """The first volume of nibabel's example of a functional MRI, whose slices are tilted, and the head in it."""
+    import nibabel
+    from skimage.filters import threshold_otsu
+
+    from MambaSegLib._adapt import vtk_matrix
+
+    image = nibabel.load(Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz")
+    array = np.asarray(image.dataobj)[..., 0].T  # k, j, i
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "example4d")
+    slicer.util.updateVolumeFromArray(volume, np.ascontiguousarray(array))
+    volume.SetIJKToRASMatrix(vtk_matrix(image.affine))
+    show_contrast(volume)
+    return volume, (array > threshold_otsu(array)).astype(np.uint8)
+
+
+def show_contrast(volume: Any) -> None:
+    """Grey values from nearly the darkest to nearly the brightest."""
+    volume.CreateDefaultDisplayNodes()
+    low, high = np.percentile(slicer.util.arrayFromVolume(volume), (1, 99.5))
+    volume.GetDisplayNode().AutoWindowLevelOff()
+    volume.GetDisplayNode().SetWindowLevelMinMax(float(low), float(high))
 
 
 def draw_panel(path: Path) -> None:
@@ -189,35 +211,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("volume", nargs="?", type=Path)
     parser.add_argument("model", nargs="?", default="hippocampus-mri")
-    parser.add_argument("-o", "--output", type=Path, default=EXTENSION / "Screenshots" / "1.png")
+    parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--panel", action="store_true")
+    parser.add_argument("--scan", action="store_true")
     given = parser.parse_args()
     if given.panel:
-        draw_panel(EXTENSION / "Screenshots" / "2.png")
+        draw_panel(given.output or EXTENSION / "Screenshots" / "2.png")
         return
     sys.path.insert(0, str(EXTENSION / "MambaSeg"))
     from mambaseg import read
-    from mambaseg.models import read_model, resolve
     from MambaSegLib import MambaSegLogic
     from MambaSegLib._adapt import layers, read_volume
-    from MambaSegLib._segments import show_labels
 
     scene = new_scene()
-    volume = load(scene, given.volume or SAMPLE)
-    source = read_volume(volume)
-    if given.volume is None:
-        segmentation = show_labels(source, read(TRUTH).data, {}, read_model(resolve(given.model)), given.model)
-    else:
+    if given.volume is not None:
+        volume = load(scene, given.volume)
         logic = MambaSegLogic()
         try:
             segmentation = logic.segment(volume, model=given.model)
         finally:
             logic.close()
-    labels = sum(found for _, found in layers(segmentation, source))
+    else:
+        volume, truth = nibabel_scan(scene) if given.scan else (load(scene, SAMPLE), read(TRUTH).data)
+        segmentation = known(volume, truth, given.model)
+    labels = sum(layer.on_grid(read_volume(volume)) for layer in layers(segmentation))
     picture = Image.fromarray(np.ascontiguousarray(draw(volume, segmentation, labels)))
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(128).save(given.output, optimize=True)
-    sys.stdout.write(f"{given.output}\n")
+    output = given.output or EXTENSION / "Screenshots" / ("3.png" if given.scan else "1.png")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(128).save(output, optimize=True)
+    sys.stdout.write(f"{output}\n")
+
+
+def known(volume: Any, labels: np.ndarray, model_name: str) -> Any:
+    """A segmentation node of labels that no network found."""
+    from mambaseg.models import read_model, resolve
+    from MambaSegLib._adapt import read_volume
+    from MambaSegLib._segments import Painted, show_labels
+
+    model = read_model(resolve(model_name))
+    return show_labels(read_volume(volume), Painted.of(labels, model), {}, model, model_name)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ import os
 import re
 import sys
 import tempfile
+import time
 import types
 import typing
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
+import numpy as np
+from PySide6 import QtCore, QtGui, QtTest, QtUiTools, QtWidgets
 
 # The package slicer imports whatever lies in folders of its name, and tests/slicer is one while tests is on the path
 _path, sys.path[:] = sys.path[:], [each for each in sys.path if not (Path(each) / "slicer_stand_in.py").exists()]
@@ -428,7 +430,48 @@ def open_widget(module):
     return widget, parent
 
 
-# --- what a user does in windows that are not here ---
+# --- what a user does ---
+
+
+class Window:
+    """The module's panel, shown, and what a user does there.
+
+    Parameters: `root`, the checkout; `wait_s`, how long something may take before it counts as never.
+    """
+
+    def __init__(self, root, wait_s=900):
+        self._wait_s = wait_s
+        self.module = open_module(root / "slicer_extension" / "MambaSeg" / "MambaSeg.py")
+        self.widget, self.top = open_widget(self.module)
+        self.top.resize(340, 900)
+        self.top.show()
+        self.top.activateWindow()
+        QtTest.QTest.qWaitForWindowActive(self.top)
+        self.ui = self.widget.ui
+        self.panel = self.widget.panel
+
+    def wait(self, is_done):
+        end = time.monotonic() + self._wait_s
+        while not is_done():
+            assert time.monotonic() < end, "nothing happened"
+            QtWidgets.QApplication.processEvents()
+            time.sleep(0.01)
+
+    def settle(self):
+        """Until nothing runs and everything drawn is kept."""
+        self.wait(lambda: not self.panel.timer.isActive() and not self.panel.segment.is_busy)
+
+    def choose(self, node, model):
+        self.ui.image.setCurrentNode(node)
+        self.panel.segment.choose_model(model)
+
+    def press(self, keys):
+        QtTest.QTest.keySequence(self.top, keys)
+
+    def segment(self):
+        self.ui.run.click()
+        self.settle()
+        return self.panel.correct.correcting
 
 
 def paint(node, name, where, volume, value=True):
@@ -437,6 +480,21 @@ def paint(node, name, where, volume, value=True):
     array = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume).copy()
     array[where] = value
     slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, segment, volume)
+
+
+def labels_of(node, volume):
+    """Class or object numbers of a result on the volume's grid."""
+    from MambaSegLib._adapt import layers, read_volume
+    from MambaSegLib._segments import number_of
+
+    source = read_volume(volume)
+    found = np.zeros(source.shape, int)
+    for layer in layers(node):
+        labels = layer.on_grid(source)
+        for each in layer.ids:
+            one = node.GetSegmentation().GetSegment(each)
+            found[labels == one.GetLabelValue()] = number_of(one)
+    return found
 
 
 def save(scene, path):

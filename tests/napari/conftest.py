@@ -85,24 +85,6 @@ def worker(process: Any, monkeypatch: pytest.MonkeyPatch) -> SharedWorker:
     return shared
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Folders of tiny models by what `save_tiny` takes; each is made once."""
-    from tiny_models import save_tiny
-
-    made: dict[str, str] = {}
-
-    def model(**changes: Any) -> str:
-        key = repr(sorted(changes.items()))
-        if key not in made:
-            folder = tmp_path_factory.mktemp("models") / f"tiny-{len(made)}"
-            save_tiny(folder, **({"name": folder.name} | changes))
-            made[key] = str(folder)
-        return made[key]
-
-    return model
-
-
 class Window:
     """A viewer with the panel in it, and what a user does there."""
 

@@ -79,8 +79,9 @@ def scene(_stand_in: Any) -> Iterator[Any]:
 def _worker() -> Iterator[Any]:
     """One process for most tests, since each new one loads torch."""
     from mambaseg.jobs import Worker
+    from MambaSegLib.Logic import python_command
 
-    with Worker() as worker:
+    with Worker(python_command()) as worker:
         yield worker
 
 
@@ -91,21 +92,25 @@ def logic(_stand_in: Any, _worker: Any) -> Any:
     return MambaSegLogic(_worker)
 
 
+@pytest.fixture
+def window(scene: Any, logic: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module's panel; instant learning is off."""
+    import slicer_stand_in
+
+    monkeypatch.setattr("MambaSegLib.Widget.MambaSegLogic", lambda: logic)
+    monkeypatch.setattr(logic, "close", lambda: None)  # the process is shared
+    opened = slicer_stand_in.Window(root)
+    opened.ui.adapt.setChecked(False)
+    yield opened
+    opened.widget.cleanup()
+    opened.top.close()
+
+
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Folders of tiny models by what `save_tiny` takes; each is made once."""
-    from tiny_models import save_tiny
-
-    made: dict[str, str] = {}
-
+def models(models: Callable[..., str]) -> Callable[..., str]:
+    """Folders of tiny models for volumes of one channel, unless something else is asked for."""
     def model(**changes: Any) -> str:
-        given = {"ndim": 3, "kind": "classes", "channels": ("MRI",)} | changes
-        key = repr(sorted(given.items()))
-        if key not in made:
-            folder = tmp_path_factory.mktemp("models") / f"tiny-{len(made)}"
-            save_tiny(folder, name=folder.name, **given)
-            made[key] = str(folder)
-        return made[key]
+        return models(**({"ndim": 3, "kind": "classes", "channels": ("MRI",)} | changes))
 
     return model
 

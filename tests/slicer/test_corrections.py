@@ -13,7 +13,7 @@ from MambaSegLib._adapt import read_volume
 from MambaSegLib._corrections import Correcting, merge
 from MambaSegLib._learning import Adapting, Learning
 from MambaSegLib._runs import Listener
-from MambaSegLib._segments import number_of, show_labels
+from MambaSegLib._segments import Painted, number_of, relabel, show_labels
 from slicer_stand_in import paint, save
 
 
@@ -27,8 +27,9 @@ def result(scene, volume, models, oblique):
             labels = np.zeros(source.shape, np.uint8)
             labels[5:10, 5:10, 5:10] = 1
             labels[12:16, 12:16, 12:16] = 2
-        shown = show_labels(source, labels, {}, read_model(Path(model_name)), model_name)
-        correcting, kept = Correcting.begin(shown, source, model_name, labels)
+        model = read_model(Path(model_name))
+        shown = show_labels(source, Painted.of(labels, model), {}, model, model_name)
+        correcting, kept = Correcting.begin(shown, source, labels)
         np.testing.assert_array_equal(kept, labels)
         return shown, node, correcting
     return make
@@ -68,6 +69,7 @@ def test_segment_drawn_over_another_counts_and_keeps_counting(result):
     for _ in range(2):
         correcting.record()
         assert correcting.labels()[6, 6, 5:9].tolist() == [1, 2, 2, 2]
+    assert Correcting.resume(node).labels()[6, 6, 5:9].tolist() == [1, 2, 2, 2]  # the journal knows which one counts
     paint(node, "back", np.s_[6, 6, 6:9], volume, value=False)
     assert correcting.labels()[6, 6, 5:9].tolist() == [1, 1, 1, 1]
 
@@ -120,7 +122,7 @@ def test_corrections_stay_when_the_volume_is_segmented_again(result):
     correcting.close()
     found = np.zeros(correcting.source.shape, np.uint8)
     for keep_locked in (True, False):
-        again, shown = Correcting.begin(node, correcting.source, correcting.model_name, found, keep_locked=keep_locked)
+        again, shown = Correcting.begin(node, correcting.source, found, keep_locked=keep_locked)
         assert np.count_nonzero(shown) == 4 * keep_locked
         again.close()
 
@@ -174,51 +176,55 @@ def test_too_many_objects_are_not_corrected_one_by_one(result, monkeypatch):
 # --- learning: the core's own, in the child process ---
 
 
-def run_to_end(start):
-    """Start a run with a listener, poll it until it has ended, and give what it came to."""
-    found, problems = [], []
-    run = start(Listener(finished=found.append, failed=lambda *told: problems.append(told)))
+def run_to_end(start, end="finished"):
+    """Start a run with a listener, poll it until it has ended in the way that is expected, and give what it came to."""
+    ends = []
+    run = start(Listener(finished=lambda value: ends.append(("finished", value)),
+                         failed=lambda sentence, details: ends.append(("failed", sentence + details)),
+                         cancelled=lambda: ends.append(("cancelled", None))))
     while not run.is_over:
         run.poll()
     run.close()
-    assert problems == []
-    return found[0]
+    assert [each for each, _ in ends] == [end], ends
+    return ends[0][1]
 
 
 def test_learning_makes_a_model_that_is_kept_or_thrown_away(result, logic):
     node, _, correcting = result()
     learning = Learning(logic, correcting)
-    with pytest.raises(UserError, match=r"^Nothing is corrected or confirmed yet"):
-        learning.start(Listener())
+    assert run_to_end(learning.start, "failed").startswith("Nothing is corrected or confirmed yet")
     correcting.confirm(((4, 14), (0, 22), (0, 24)))
     first = correcting.model_name
-    for decide in (learning.keep, learning.go_back):
+    for decide in (learning.keep, learning.throw_away):
         lesson = run_to_end(lambda listener: learning.start(listener, iterations=2))
         assert lesson.line.startswith("Before ")
-        assert lesson.judgement["sentence"] in lesson.line
         assert lesson.version.state == "candidate"
         chosen = decide(lesson)
         assert read_model(Path(chosen)).classes == read_model(Path(first)).classes
     assert correcting.model_name == chosen != first
     assert [each.title.split(",")[0] for each in correcting.project.lineage.versions()] == [
         read_model(Path(first)).title, "mine"]
-    assert learning.line.count(">") == 1
     correcting.project.lineage.check()
     assert node.GetAttribute("MambaSeg.model") == chosen
+    assert read_model(Path(learning.go_back(1))).checksum == read_model(Path(first)).checksum
 
 
 def test_instant_learning_changes_what_was_not_looked_at_and_nothing_else(result, logic):
     node, volume, correcting = result()
     adapting = Adapting(logic, correcting)
-    assert adapting.start(Listener()) is None  # nothing to learn from
+    run_to_end(adapting.start, "cancelled")  # nothing to learn from
     paint(node, "front", np.s_[0:3, 0:6, 0:6], volume)
     correcting.record()
-    ends = []
     for stroke in (np.s_[17:19, 0:6, 0:6], np.s_[17:19, 10:14, 0:6]):  # the second one in the view of the first
-        ends.append(run_to_end(adapting.start))
+        learned, box = run_to_end(adapting.start)
+        assert box == tuple((0, size) for size in correcting.source.shape)
+        laid = correcting.laid(learned)
+        if laid is not None:
+            labels, shown = laid
+            relabel(node, correcting.source, Painted.of(shown, correcting.model), correcting.model)
+            np.testing.assert_array_equal(correcting.show(labels), shown)
         paint(node, "front", stroke, volume)
         correcting.record()
-    assert ends[0] is True
     labels = correcting.labels()
     assert (labels[0:3, 0:6, 0:6] == 1).all()
     assert (labels[17:19, 0:6, 0:6] == 1).all()

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import struct
 import subprocess
@@ -58,8 +59,9 @@ def imports(path):
 
 
 def test_nothing_heavy_is_imported_and_nothing_of_the_core_but_its_public_parts():
-    allowed = {"mambaseg", "mambaseg.jobs", "mambaseg.learn", "mambaseg.learn.lineage", "mambaseg.learn.uncertainty",
-               "mambaseg.models", "mambaseg.overlay", "mambaseg.progress", "mambaseg.words"}
+    allowed = {"mambaseg", "mambaseg.jobs", "mambaseg.learn", "mambaseg.learn.corrections", "mambaseg.learn.lineage",
+               "mambaseg.learn.project", "mambaseg.learn.uncertainty", "mambaseg.models", "mambaseg.overlay",
+               "mambaseg.progress", "mambaseg.words"}
     for path in SOURCES:
         for _, name in imports(path):
             assert name.split(".")[0] not in {"torch", "numba", "napari", "qtpy", "PySide6"}, path
@@ -111,3 +113,64 @@ def test_compiles_with_slicers_python(tmp_path):
         pytest.skip("there is no Python 3.12 here; only the syntax was checked, as for 3.11")
     code = "import sys, pathlib; [compile(pathlib.Path(p).read_text('utf-8'), p, 'exec') for p in sys.argv[1:]]"
     subprocess.run([command, "-W", "error", "-c", code, *map(str, SOURCES)], check=True, cwd=tmp_path)
+
+
+# --- against Slicer's own files, where there is a checkout of them ---
+
+
+@pytest.fixture
+def checkout():
+    """Slicer's source, of which `SLICER_BASE_PYTHON` is the folder Base/Python."""
+    base = os.environ.get("SLICER_BASE_PYTHON")
+    if not base:
+        pytest.skip("needs Slicer's source: SLICER_BASE_PYTHON=<Slicer checkout>/Base/Python")
+    return Path(base).parents[1]
+
+
+def calls(pattern):
+    """Calls in the extension whose function matches: what matched, and the call."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and (found := re.fullmatch(pattern, ast.unparse(node.func))):
+                yield found[1], node
+
+
+def takes(function, call):
+    """Whether a function's definition takes what a call gives it."""
+    arguments = function.args
+    names = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+    given = {keyword.arg for keyword in call.keywords}
+    n_needed = len(names) - len(arguments.defaults)
+    return (arguments.vararg is not None or len(call.args) <= len(names)) and (
+        arguments.kwarg is not None or given <= {*names, *(each.arg for each in arguments.kwonlyargs)}) and (
+        set(names[len(call.args):n_needed]) <= given)
+
+
+@pytest.mark.parametrize(("file", "pattern"), [("util.py", r"slicer\.util\.(\w+)"),
+                                               ("packaging.py", r"packaging\.(\w+)")])
+def test_slicers_functions_are_there_and_take_what_they_are_given(checkout, file, pattern):
+    tree = ast.parse((checkout / "Base" / "Python" / "slicer" / file).read_text())
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    found = list(calls(pattern))
+    assert found
+    for name, call in found:
+        assert name in functions, name
+        assert takes(functions[name], call), ast.unparse(call)
+
+
+def test_slicers_widgets_have_what_is_asked_of_them(checkout):
+    """Methods called by name and properties set in the .ui file, in the widgets' C++ headers."""
+    headers = {path.stem: path.read_text() for folder in ("Libs/MRML/Widgets", "Modules/Loadable/Segmentations/Widgets")
+               for path in (checkout / folder).glob("qMRML*.h")}
+    if not headers:
+        pytest.skip("this is not all of Slicer's source")
+    for name, _ in calls(r"(?:self\._ui\.|self\.ui\.)?editor\.(\w+)"):
+        assert re.search(rf"\b{name}\(", headers["qMRMLSegmentEditorWidget"]), name
+    assert "checkedNodes() const" in headers["qMRMLCheckableNodeComboBox"]
+    assert "void currentNodeChanged(vtkMRMLNode* node);" in headers["qMRMLNodeComboBox"]
+    root = ET.parse(MODULE / "Resources/UI/MambaSeg.ui").getroot()
+    for widget in root.iter("widget"):
+        header = headers.get(widget.get("class").replace("Checkable", ""))
+        for name in (each.get("name") for each in widget.findall("property") if each.get("stdset") == "0"):
+            if header is not None and name != "SlicerParameterName":
+                assert re.search(rf"Q_PROPERTY\(\w+ {name} ", header), name

@@ -8,7 +8,8 @@ import mambaseg
 import slicer
 import slicer_stand_in  # noqa: F401 - brings slicer
 from mambaseg import UserError
-from MambaSegLib._adapt import layers, mask_of, oriented_image, read_volume, region_box, slice_box, vtk_matrix
+from MambaSegLib._adapt import layers, mask_of, oriented_image, read_volume, vtk_matrix
+from MambaSegLib._where import region_box, slice_box, view_box
 
 ARRAY = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 
@@ -183,6 +184,51 @@ def test_slice_of_an_oblique_volume(scene, volume, oblique, column, axis):
         slice_box(source, view)
 
 
+def slice_view(scene, name, columns, centre, field, dimensions=(200, 100, 1)):
+    """A slice view in the layout: its axes, the point in its middle, and how many mm it shows."""
+    node = scene.AddNewNodeByClass("vtkMRMLSliceNode", name)
+    shown = np.eye(4)
+    shown[:3, :3] = np.array(columns, float).T
+    shown[:3, 3] = centre
+    node.SetDimensions(*dimensions)
+    node.SetFieldOfView(*field)
+    node.GetSliceToRAS().DeepCopy(vtk_matrix(shown))
+    node.UpdateMatrices()
+    node.SetMappedInLayout(1)
+    return node
+
+
+def test_view_is_what_lies_in_the_frames_of_all_slice_views(scene, volume):
+    source = read_volume(volume(np.zeros((40, 40, 40), np.uint8), np.diag([2.0, 1.0, 1.0, 1.0])))
+    axial = slice_view(scene, "Red", np.eye(3), (20, 20, 5), (20, 10, 1))
+    # pixels of 0.1 mm, of which the first and last stick out by half of one: x 9.95 to 29.95, y 14.95 to 24.95
+    assert view_box(source, [axial]) == ((0, 40), (15, 25), (5, 15))
+    coronal = slice_view(scene, "Green", [(1, 0, 0), (0, 0, 1), (0, -1, 0)], (30, 20, 20), (20, 10, 1))
+    assert view_box(source, [axial, coronal]) == ((15, 25), (15, 25), (10, 15))
+    beside = slice_view(scene, "Yellow", np.eye(3), (500, 20, 5), (20, 10, 1))
+    for nodes, sentence in (([axial, beside], "Nothing of CT lies in the slice views"), ([], "No slice view is open")):
+        with pytest.raises(UserError, match=sentence):
+            view_box(source, nodes)
+
+
+def test_view_of_an_oblique_volume_along_its_axes_and_askew(scene, volume, oblique):
+    source = read_volume(volume(np.zeros((20, 22, 24), np.uint8), oblique))
+    directions = oblique[:3, :3] / np.linalg.norm(oblique[:3, :3], axis=0)
+    middle = (oblique @ [12, 11, 3, 1])[:3]
+    # field of view of 7 x 11 mm on voxels of 0.7 x 1.1 mm: ten by ten voxels around (12, 11), through all slices
+    along = slice_view(scene, "Red", directions.T, middle, (7, 11, 1), (70, 110, 1))
+    box = view_box(source, [along])
+    assert box[0] == (0, 20)
+    np.testing.assert_allclose(box[1:], ((6, 16), (7, 17)), atol=1)
+    askew = view_box(source, [slice_view(scene, "Red", np.eye(3), middle, (7, 11, 1), (70, 110, 1))])
+    seen = np.moveaxis(np.indices(source.shape)[::-1], 0, -1) @ oblique[:3, :3].T + oblique[:3, 3] - middle
+    is_in_frame = (np.abs(seen[..., 0]) < 3.4) & (np.abs(seen[..., 1]) < 5.4)
+    inside = np.zeros(source.shape, bool)
+    inside[tuple(slice(*side) for side in askew)] = True
+    assert is_in_frame.any()
+    assert inside[is_in_frame].all()
+
+
 def segmentation(scene, labels, matrix, extent_start=(0, 0, 0)):
     """A segmentation with one segment per label, its labels kept on the given grid."""
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "S")
@@ -202,17 +248,19 @@ def test_cropped_segments_come_back_in_place(scene, volume, oblique):
     source = read_volume(volume(ARRAY, oblique))
     labels = np.zeros((2, 2, 3), np.uint8)
     labels[0, 0], labels[1, 1] = 1, 2
-    (ids, found), = layers(segmentation(scene, labels, oblique, (2, 1, 1)), source)
+    layer, = layers(segmentation(scene, labels, oblique, (2, 1, 1)))
+    ids, found = layer.ids, layer.on_grid(source)
     expected = np.zeros(ARRAY.shape, np.uint8)
     expected[1:3, 1:3, 2:5] = labels
-    assert ids == ["s1", "s2"]
+    assert ids == ("s1", "s2")
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(mask_of(source, segmentation(scene, labels, oblique, (2, 1, 1))), expected > 0)
+    drawn = layers(segmentation(scene, labels, oblique, (2, 1, 1)))
+    np.testing.assert_array_equal(mask_of(source, drawn), expected > 0)
 
 
 def test_segments_that_stick_out_of_the_volume_are_cut(scene, volume):
     source = read_volume(volume(ARRAY))
-    (_, found), = layers(segmentation(scene, np.ones((2, 2, 2), np.uint8), np.eye(4), (-1, 4, 3)), source)
+    found = layers(segmentation(scene, np.ones((2, 2, 2), np.uint8), np.eye(4), (-1, 4, 3)))[0].on_grid(source)
     assert np.argwhere(found).tolist() == [[3, 4, 0]]
 
 
@@ -222,7 +270,7 @@ def test_segments_on_another_grid_are_resampled_to_the_nearest(scene, volume):
     labels[2:6, 2:6, 2:6] = 1
     matrix = np.diag([0.5, 0.5, 0.5, 1.0])
     matrix[:3, 3] = -0.25
-    (_, found), = layers(segmentation(scene, labels, matrix), source)
+    found = layers(segmentation(scene, labels, matrix))[0].on_grid(source)
     expected = np.zeros(ARRAY.shape, np.uint8)
     expected[1:3, 1:3, 1:3] = 1
     np.testing.assert_array_equal(found, expected)
@@ -234,5 +282,5 @@ def test_segmentation_under_the_volumes_own_transform(scene, volume, oblique):
     labels = (ARRAY % 7 == 0).astype(np.uint8)
     segments = segmentation(scene, labels, oblique)
     segments.SetAndObserveTransformNodeID(transform.GetID())
-    (_, found), = layers(segments, read_volume(node))
+    found = layers(segments)[0].on_grid(read_volume(node))
     np.testing.assert_array_equal(found, labels)

@@ -1,9 +1,10 @@
 """MambaSegLogic on Slicer's real scene, with real child processes."""
 
+import json
+import resource
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -11,27 +12,15 @@ import pytest
 import SimpleITK
 
 import slicer
-import slicer_stand_in  # noqa: F401 - brings slicer
-from mambaseg import Cancelled, UserError, segment
-from mambaseg.jobs import Worker, images
+from mambaseg import Cancelled, UserError
+from mambaseg.jobs import Worker
 from MambaSegLib import MambaSegLogic
-from MambaSegLib._adapt import layers, read_volume, vtk_matrix
+from MambaSegLib._adapt import read_volume, vtk_matrix
 from MambaSegLib._runs import Listener
-from MambaSegLib._segments import NUMBERS, number_of
+from MambaSegLib._segments import NUMBERS
 from MambaSegLib._terminology import entry
-
-BIN = Path(sys.executable).parent
-
-
-def labels_of(node, volume):
-    """Class or object numbers of a result on the volume's grid."""
-    source = read_volume(volume)
-    found = np.zeros(source.shape, int)
-    for ids, labels in layers(node, source):
-        for each in ids:
-            one = node.GetSegmentation().GetSegment(each)
-            found[labels == one.GetLabelValue()] = number_of(one)
-    return found
+from MambaSegLib.Logic import python_command
+from slicer_stand_in import labels_of
 
 
 def counted(scene):
@@ -51,8 +40,8 @@ def test_same_labels_as_the_shell_voxel_for_voxel(logic, models, volume, oblique
     node = volume(matrix=oblique)
     write(tmp_path / f"ct{suffix}", node)
     model = models()
-    subprocess.run([BIN / "mambaseg", "segment", tmp_path / f"ct{suffix}", "-m", model, "-o", tmp_path, "--quiet"],
-                   check=True, timeout=300)
+    subprocess.run([*python_command(), "-m", "mambaseg", "segment", tmp_path / f"ct{suffix}", "-m", model, "-o",
+                    tmp_path, "--quiet"], check=True, timeout=600)
     shell = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / f"ct_labels{suffix}"))
     found = labels_of(logic.segment(node, model=model), node)
     assert len(np.unique(shell)) > 1  # else equality says nothing
@@ -61,6 +50,8 @@ def test_same_labels_as_the_shell_voxel_for_voxel(logic, models, volume, oblique
 
 @pytest.mark.slow
 def test_same_labels_with_the_bundled_model(logic, scene, root):
+    from mambaseg import segment
+
     path = root / "sample_data" / "brain_block.nii.gz"
     node = slicer.util.loadVolume(path)
     source = read_volume(node)
@@ -112,6 +103,9 @@ def test_codes_of_structures():
 def test_objects_get_a_segment_each_up_to_a_limit(logic, models, volume, monkeypatch):
     node, model = volume(), models(kind="instances")
     result = logic.segment(node, model=model)
+    pytest.importorskip("torch")
+    from mambaseg import segment
+
     truth = segment(read_volume(node).image, model).labels
     n_objects = int(truth.max())
     assert n_objects > 1
@@ -206,7 +200,7 @@ def test_cancel_leaves_the_scene_as_it_was(scene, logic, models, volume):
 def test_killed_child_is_a_sentence_and_the_next_run_works(scene, models, volume):
     node = volume()
     before = counted(scene)
-    with Worker() as worker:
+    with Worker(python_command()) as worker:
         logic = MambaSegLogic(worker)
         ours = {child.pid for child in psutil.Process().children(recursive=True)}
 
@@ -248,7 +242,7 @@ def test_result_thrown_away_while_it_grows_is_made_anew(scene, logic, models, vo
     assert result.GetScene() is scene
 
 
-def test_bad_input_is_one_sentence(logic, models, volume, tmp_path, monkeypatch):
+def test_bad_input_is_one_sentence(logic, models, volume, tmp_path):
     rgb = volume(np.zeros((1, 9, 9, 3), np.uint8), name="photo")
     for node, model, sentence in (
             (None, models(), "No volume is chosen"),
@@ -260,9 +254,25 @@ def test_bad_input_is_one_sentence(logic, models, volume, tmp_path, monkeypatch)
             logic.segment(node, model=model)
         assert str(caught.value).startswith(sentence)
         assert "\n" not in str(caught.value)
-    monkeypatch.setattr(images.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0})())
-    with pytest.raises(UserError, match="Make room there, or choose a part of the image"):
-        logic.segment(volume(), model=models())
+
+
+def test_no_room_for_the_copy_is_one_sentence(logic, models, volume, scene):
+    node, model = volume(), models()
+    before = counted(scene)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as a disk that is full
+    try:
+        with pytest.raises(UserError, match=r"Make room there, or choose a part of the image\.$"):
+            logic.segment(node, model=model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert counted(scene) == before
+
+
+def test_colours_into_a_model_of_one_channel_are_turned_into_grey_and_that_is_said(logic, models, volume):
+    photo = volume(np.random.default_rng(4).integers(0, 256, (3, 30, 40, 3), np.uint8), name="photo")
+    record = json.loads(logic.segment(photo, model=models()).GetAttribute("MambaSeg.record"))
+    assert any("converted to its luminance" in note for note in record["notes"])
 
 
 @pytest.mark.parametrize("shape", [(1, 40, 30), (2, 3, 100), (1, 1, 2)])
@@ -277,7 +287,7 @@ def test_no_torch_in_slicers_own_process(root):
             f"m = s.open_module(pathlib.Path({str(root / 'slicer_extension/MambaSeg/MambaSeg.py')!r})); "
             "w, top = s.open_widget(m); assert w.panel is not None; w.cleanup(); "
             "print(sorted({'torch', 'numba', 'napari'} & set(sys.modules)))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=root / "tests", capture_output=True, text=True, timeout=120,
+    done = subprocess.run([sys.executable, "-c", code], cwd=root / "tests", capture_output=True, text=True, timeout=600,
                           check=False)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -294,7 +304,7 @@ def test_self_test_finds_nothing_to_complain_of(scene, logic, models):
 def test_self_test_notices_what_is_wrong(scene, logic, models, monkeypatch):
     from MambaSegLib._self_test import run_self_test
 
-    monkeypatch.setattr("MambaSegLib._corrections.Correcting.record", lambda self: False)
+    monkeypatch.setattr("MambaSegLib._corrections.Correcting.record", lambda self, drawn=None: False)
     with pytest.raises(RuntimeError, match="what was drawn was not noticed"):
         run_self_test(scene, models(), logic)
 

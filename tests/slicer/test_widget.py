@@ -1,59 +1,13 @@
 """The panel, built from its real .ui file, with what a user does in it."""
 
-import time
+import re
 
 import numpy as np
 import pytest
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtTest, QtWidgets
 
 import slicer
-import slicer_stand_in
-from slicer_stand_in import paint, save
-
-WAIT_S = 120
-
-
-class Window:
-    """The module's panel, shown, and what a user does there."""
-
-    def __init__(self, root):
-        self.module = slicer_stand_in.open_module(root / "slicer_extension" / "MambaSeg" / "MambaSeg.py")
-        self.widget, self.top = slicer_stand_in.open_widget(self.module)
-        self.top.resize(340, 900)
-        self.top.show()
-        self.ui = self.widget.ui
-        self.panel = self.widget.panel
-
-    def wait(self, is_done):
-        end = time.monotonic() + WAIT_S
-        while not is_done():
-            assert time.monotonic() < end, "nothing happened"
-            QtWidgets.QApplication.processEvents()
-            time.sleep(0.01)
-
-    def settle(self):
-        """Until nothing runs and everything drawn is kept."""
-        self.wait(lambda: not self.panel.timer.isActive() and not self.panel.segment.is_busy)
-
-    def choose(self, node, model):
-        self.ui.image.setCurrentNode(node)
-        self.panel.segment.choose_model(model)
-
-    def segment(self):
-        self.ui.run.click()
-        self.settle()
-        return self.panel.correct.correcting
-
-
-@pytest.fixture
-def window(scene, logic, root, monkeypatch):
-    monkeypatch.setattr("MambaSegLib.Widget.MambaSegLogic", lambda: logic)
-    monkeypatch.setattr(logic, "close", lambda: None)  # the process is shared
-    opened = Window(root)
-    opened.ui.adapt.setChecked(False)
-    yield opened
-    opened.widget.cleanup()
-    opened.top.close()
+from slicer_stand_in import Window, labels_of, paint, save
 
 
 def test_same_cards_in_the_same_order_and_every_control_has_its_name(window):
@@ -90,7 +44,7 @@ def test_segment_from_the_sample_to_the_result(window, models, volume):
     assert ui.cancel.isHidden()
     assert ui.message.text.startswith("front ")
     window.settle()
-    assert ui.saved.text == "Saved."
+    assert ui.saved.text.startswith("Saved ")
     assert ui.counts.text == "0 corrected, 0 confirmed"
     node = window.panel.correct.correcting.node
     assert ui.editor._told["setSegmentationNode"] == (node,)
@@ -119,7 +73,43 @@ def test_several_volumes_in_one_go(window, models, volume):
     assert [node.GetNodeReference("MambaSeg.volume").GetName() for node in found] == ["first", "second"]
 
 
-def test_every_time_point_becomes_a_sequence(window, models, volume, scene):
+def test_all_volumes_of_a_project_teach(window, models, volume, scene):
+    ui, rng = window.ui, np.random.default_rng(5)
+    nodes = [volume(rng.normal(100, 30, (20, 22, 24)).astype(np.int16), name=name) for name in ("one", "two", "three")]
+    checksums = []
+    for node in nodes:
+        window.choose(node, models())
+        window.segment()
+        checksums.append(window.panel.correct.correcting.image.identity.checksum)
+    assert ui.learn_body.isHidden()
+    for node in nodes[:2]:  # those that were found before are corrected by choosing them again
+        ui.image.setCurrentNode(node)
+        window.settle()
+        assert window.panel.correct.correcting.source.name == node.GetName()
+        region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+        region.SetSize(100, 100, 8)
+        ui.where_region.setChecked(True)
+        ui.region.setCurrentNode(region)
+        ui.confirm.click()
+        window.settle()
+    assert not ui.learn_body.isHidden()
+    window.panel.learn.options = {"iterations": 2}
+    ui.learn.click()
+    window.wait(lambda: not window.panel.learn.is_busy)
+    lesson = window.panel.learn._lesson
+    assert lesson.version.learned_from["images"] == [checksums[1], checksums[0], checksums[2]]
+    assert lesson.version.learned_from["n_confirmed"] > 0
+    assert "not in the scene" not in ui.learned.text
+    scene.RemoveNode(nodes[0])
+    ui.learn.click()
+    window.wait(lambda: not window.panel.learn.is_busy)
+    assert "1 corrected volume of this project is not in the scene, so nothing was learned from it." in ui.learned.text
+    window.settle()
+
+
+@pytest.fixture
+def heart(scene, volume):
+    """The node that shows a sequence of two volumes, and its browser."""
     sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Heart")
     for index in range(2):
         frame = volume(np.random.default_rng(index).normal(100, 30, (16, 16, 16)).astype(np.int16))
@@ -128,7 +118,12 @@ def test_every_time_point_becomes_a_sequence(window, models, volume, scene):
     browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
     browser.AddSynchronizedSequenceNode(sequence)
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
-    window.choose(browser.GetProxyNode(sequence), models())
+    browser.SetSelectedItemNumber(0)
+    return browser.GetProxyNode(sequence), browser
+
+
+def test_every_time_point_becomes_a_sequence(window, models, heart, scene):
+    window.choose(heart[0], models())
     assert not window.ui.all_frames.isHidden()
     window.segment()
     sequences = [scene.GetNthNodeByClass(index, "vtkMRMLSequenceNode") for index in range(2)]
@@ -136,6 +131,39 @@ def test_every_time_point_becomes_a_sequence(window, models, volume, scene):
     assert sequences[1].GetNthDataNode(1).IsA("vtkMRMLSegmentationNode")
     window.ui.all_frames.setChecked(False)
     assert window.segment().node.IsA("vtkMRMLSegmentationNode")
+
+
+def test_time_points_are_corrected_one_by_one(window, models, heart, scene, tmp_path):
+    node, browser = heart
+    window.choose(node, models())
+    window.segment()
+    correct = window.panel.correct
+    places = [np.s_[0:2, 0:2, 0:2], np.s_[5:7, 0:2, 0:2]]
+    found = []
+    for index in (0, 1):
+        browser.SetSelectedItemNumber(index)
+        window.settle()
+        np.testing.assert_array_equal(correct.correcting.source.image.data, slicer.util.arrayFromVolume(node))
+        found.append(correct.correcting.labels())
+        paint(correct.correcting.node, "back", places[index], node)  # and on to the next before it was kept
+    browser.SetSelectedItemNumber(0)
+    window.settle()
+    for index in (0, 1):
+        browser.SetSelectedItemNumber(index)
+        window.settle()
+        locked = correct.correcting.image.corrections().locked
+        np.testing.assert_array_equal(locked[places[index]], found[index][places[index]] != 2)
+        assert locked[places[index]].any()
+        assert not locked[places[1 - index]].any()
+        shown = slicer.util.arrayFromSegmentBinaryLabelmap(
+            correct.correcting.node,
+            correct.correcting.node.GetSegmentation().GetSegmentIdBySegmentName("back"), node)
+        assert shown[places[index]].all()
+    window.panel.learn.options = {"iterations": 2}
+    window.ui.learn.click()
+    window.wait(lambda: not window.panel.learn.is_busy)
+    assert len(window.panel.learn._lesson.version.learned_from["images"]) == 2
+    window.settle()
 
 
 @pytest.mark.parametrize("close_scene", [False, True])
@@ -173,6 +201,28 @@ def test_mistakes_are_sentences_in_the_panel(window, models, volume):
     assert "Python 3" in copied
 
 
+def test_huge_volume_is_told_before_it_is_tried(window, models, scene, tmp_path):
+    import psutil
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    side = 1024
+    n_slices = psutil.virtual_memory().total // 4 // side**2  # labels and probabilities take many times that
+    voxels = np.memmap(tmp_path / "huge", np.uint8, "w+", shape=(n_slices, side, side))  # takes no room: it is hollow
+    data = vtk.vtkImageData()
+    data.SetDimensions(side, side, n_slices)
+    data.GetPointData().SetScalars(numpy_to_vtk(voxels.reshape(-1)))
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "huge")
+    node.SetAndObserveImageData(data)
+    window.choose(node, models())
+    window.ui.estimate.setText("")
+    window.wait(lambda: window.ui.estimate.text)
+    assert window.ui.estimate.text.startswith("Will take about ")
+    assert "cut the image into" in window.ui.estimate.text
+    assert "color" in window.ui.estimate.styleSheet
+    scene.RemoveNode(node)
+
+
 def test_drawing_is_kept_and_confirming_counts(window, models, volume, scene):
     node = volume()
     window.choose(node, models())
@@ -193,8 +243,8 @@ def test_drawing_is_kept_and_confirming_counts(window, models, volume, scene):
     red.SetSliceOffset(9)
     scene.AddNode(red)
     window.ui.confirm.click()
-    assert correcting.image.corrections().locked[9].all()
     window.settle()
+    assert correcting.image.corrections().locked[9].all()
 
 
 def test_what_it_is_unsure_of_is_shown_next(window, models, volume, scene):
@@ -213,16 +263,89 @@ def test_what_it_is_unsure_of_is_shown_next(window, models, volume, scene):
         window.ui.unsure.click()
         seen.add(view.GetSliceOffset())
     assert len(seen) > 1
+    correcting = window.panel.correct.correcting
     window.settle()
+    assert correcting.image.corrections().is_empty
+    window.press("Return")  # it is right
+    assert window.ui.unsure_at.text.startswith("7 of ")
+    window.settle()
+    assert not correcting.image.corrections().is_empty
+    window.press("Esc")
+    assert window.ui.unsure_at.text.startswith("8 of ")
+    window.panel.correct.tour.end()
+    window.press("Return")
+    window.settle()
+    assert window.ui.unsure_at.text == ""
 
 
-def test_learn_keep_and_go_back(window, models, volume):
+def test_how_unsure_it_is_lies_over_the_slices(window, models, volume, scene):
+    view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    window.choose(volume(), models())
+    window.ui.certainty.setChecked(True)
+    window.segment()
+    assert view.GetForegroundVolumeID() == scene.GetFirstNodeByName("CT uncertainty").GetID()
+    assert 0 < view.GetForegroundOpacity() < 1
+
+
+def test_only_what_is_in_view(window, models, volume, scene):
+    node = volume()
+    window.choose(node, models())
+    window.ui.where_view.setChecked(True)
+    window.ui.run.click()
+    assert window.ui.message.text.startswith("No slice view is open")
+    view = scene.CreateNodeByClass("vtkMRMLSliceNode")
+    view.UnRegister(None)
+    view.SetSingletonTag("Red")
+    scene.AddNode(view)
+    view.SetOrientationToAxial()
+    view.SetDimensions(100, 100, 1)
+    view.SetFieldOfView(10, 10, 1)
+    view.JumpSliceByCentering(12, 11, 10)
+    view.SetMappedInLayout(1)
+    order, = window.panel.segment.orders()
+    assert order.box == ((0, 20), (6, 16), (7, 17))
+    assert window.panel._parameters.where == "view"
+    assert order.focus == (10, 11, 12)
+
+
+def test_outlines_with_one_key(window, models, volume):
+    window.choose(volume(), models())
+    display = window.segment().node.GetDisplayNode()
+    for is_filled in (False, True):
+        window.press("O")
+        assert bool(display.GetVisibility2DFill()) is is_filled
+
+
+def test_shortcuts_are_told(window):
+    told = {"run": "Ctrl+Return", "learn": "Ctrl+L", "unsure": "U", "confirm": "C", "compare": "B", "found": "O"}
+    for name, keys in told.items():
+        assert re.search(rf"\({re.escape(keys)}\)|^{keys} ", getattr(window.ui, name).toolTip), name
+
+
+def test_instant_learning_follows_a_stroke_and_is_no_correction(window, models, volume):
+    node = volume()
+    window.choose(node, models())
+    correcting = window.segment()
+    window.ui.adapt.setChecked(True)
+    before = correcting.labels()
+    stroke = np.s_[0:3, 0:6, 0:6]
+    paint(correcting.node, "front", stroke, node)
+    window.settle()
+    after = correcting.labels()
+    assert (after[stroke] == 1).all()
+    assert (after != before).sum() > (before[stroke] != 1).sum()  # around the stroke, too
+    examples = correcting.image.corrections().to_examples()
+    np.testing.assert_array_equal(examples[stroke], np.where(before[stroke] == 1, 0, 2))
+    assert np.count_nonzero(examples) == np.count_nonzero(examples[stroke])
+
+
+def test_learn_compare_keep_and_go_back(window, models, volume, scene):
     ui, node = window.ui, volume()
     window.choose(node, models())
     correcting = window.segment()
     correcting.confirm(((4, 14), (0, 22), (0, 24)))
+    window.panel.correct.look_again()
     window.settle()
-    window.panel.learn.use(correcting)
     window.panel.learn.options = {"iterations": 2}
     assert ui.keep.isHidden()
     ui.learn.click()
@@ -234,12 +357,33 @@ def test_learn_keep_and_go_back(window, models, volume):
     ui.learn.click()
     window.wait(lambda: not window.panel.learn.is_busy)
     assert ui.learned.text.startswith("Before ")
+    assert len(window.panel.learn._losses) == 2
+    assert not ui.curve.pixmap.isNull()
     assert not ui.keep.isHidden()
+    assert ui.compare.isHidden()
+    window.settle()
+    assert not ui.compare.isHidden()
+    other = scene.GetFirstNodeByName("CT, after learning")
+    displays = [correcting.node.GetDisplayNode(), other.GetDisplayNode()]
+    assert [display.GetVisibility() for display in displays] == [1, 0]
+    QtTest.QTest.keyPress(window.top, QtCore.Qt.Key.Key_B)
+    assert [display.GetVisibility() for display in displays] == [0, 1]
+    QtTest.QTest.keyRelease(window.top, QtCore.Qt.Key.Key_B)
+    assert [display.GetVisibility() for display in displays] == [1, 0]
+    after = labels_of(other, node)
     ui.keep.click()
     assert ui.keep.isHidden()
-    assert "mine" in ui.lineage.text
-    assert window.panel.segment.model_name == correcting.model_name != before
     window.settle()
+    assert scene.GetFirstNodeByName("CT, after learning") is None
+    np.testing.assert_array_equal(correcting.labels(), after)  # what was confirmed is the same in both
+    assert ">mine" in ui.lineage.text
+    assert window.panel.segment.model_name == correcting.model_name != before
+    checksum = correcting.model.checksum
+    ui.lineage.linkActivated.emit("1")
+    window.settle()
+    assert correcting.model.checksum != checksum
+    assert window.panel.segment.model_name == correcting.model_name
+    assert 'href="2"' in ui.lineage.text
 
 
 def test_saved_scene_opens_as_it_was(window, models, volume, scene, tmp_path):

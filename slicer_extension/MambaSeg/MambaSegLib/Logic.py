@@ -8,11 +8,13 @@ Usable in Slicer, and in scripts and notebooks with PyPI's `slicer-core`:
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,10 +26,11 @@ from mambaseg import Cancelled, Progress, UserError, jobs
 from mambaseg.learn import ImageIdentity, identify
 from mambaseg.models import Model, read_model, resolve
 from mambaseg.progress import Preview, ProgressCallback
-from MambaSegLib._adapt import Source, mask_of, read_volume, region_box, slice_box
+from MambaSegLib._adapt import Box, Layer, Source, layers, mask_of, read_volume
 from MambaSegLib._runs import Listener, Run
-from MambaSegLib._segments import Growing, show_doubt, show_labels
+from MambaSegLib._segments import Growing, Painted, show_doubt, show_labels
 from MambaSegLib._sequences import frames_of, sequence_of, show_frames
+from MambaSegLib._where import focus_of, region_box, slice_box, view_box
 
 __all__ = ["MambaSegLogic", "Order", "Outcome", "python_command"]
 
@@ -56,30 +59,32 @@ class Order:
     ----------
     model_name : what the model is found by; `model` is its description
     box : (start, stop) per k, j, i; None: all of it
-    mask : (k, j, i), segmented only inside; None: everywhere
+    mask : segments to stay inside of; None: everywhere
     options : further keyword arguments of `mambaseg.segment`: tta, device, precision
     focus : voxel (k, j, i) that the user looks at; windows near it come first
     wants_doubt : also show how sure the model is
-    is_frame : the volume is one of a sequence
+    frame : number of the volume in the sequence that it belongs to; None: it is no sequence's
     """
 
     source: Source
     model: Model
     model_name: str
-    box: tuple[tuple[int, int], ...] | None = None
-    mask: NDArray[np.bool_] | None = None
+    box: Box | None = None
+    mask: list[Layer] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     focus: tuple[float, ...] | None = None
     wants_doubt: bool = False
-    is_frame: bool = False
+    frame: int | None = None
 
     def write_request(self, folder: Path, check: ProgressCallback) -> dict[str, Any]:
         """Copy what is needed to where the child reads it; what to ask of the child."""
+        import_module("mambaseg.overlay")  # takes half a second, so not when the first window comes
         request = self._request() | {"image": jobs.write_image(folder, self.source.image, progress=check),
                                      "keep_probabilities": self.wants_doubt}
         (folder / _IDENTITY).write_text(identify(self.source.image).to_json(), encoding="utf-8")
         if self.mask is not None:
-            request["mask"] = jobs.write_image(folder, self.source.image.with_data(self.mask, "ZYX"), "mask", check)
+            mask = self.source.image.with_data(mask_of(self.source, self.mask), "ZYX")
+            request["mask"] = jobs.write_image(folder, mask, "mask", check)
         if self.focus is not None:
             request["focus"] = [float(point) for point in self.focus]
         return request
@@ -122,6 +127,31 @@ class Outcome:
     doubt_node: Any = None
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the child found, ready to be shown; fields as in `Outcome`, `doubt` (k, j, i) 0 to 1."""
+
+    painted: Painted
+    record: dict[str, Any]
+    identity: ImageIdentity
+    doubts: tuple[Any, ...] = ()
+    doubt: NDArray[np.float32] | None = None
+
+
+def collect(order: Order, answer: dict[str, Any], folder: Path) -> Found:
+    """Everything about a result that takes time; for a thread."""
+    result = jobs.read_result(folder, answer)
+    identity = ImageIdentity.from_json((folder / _IDENTITY).read_text(encoding="utf-8"))
+    painted = Painted.of(result.labels, order.model)
+    if result.probabilities is None:
+        return Found(painted, result.record, identity)
+    from mambaseg.learn.uncertainty import doubt_map, least_sure
+
+    kind = order.model.kind
+    doubts = least_sure(result.probabilities, result.labels, kind, _N_DOUBTS)
+    return Found(painted, result.record, identity, tuple(doubts), doubt_map(result.probabilities, kind))
+
+
 class MambaSegLogic:
     """Segments volumes.
 
@@ -150,8 +180,9 @@ class MambaSegLogic:
                 each.close()
         _shared.clear()
 
-    def order(self, volumeNode: Any, model: str, *, roiNode: Any = None, sliceNode: Any = None, maskNode: Any = None,
-              tta: bool = False, device: str = "auto", certainty: bool = False, frame: Any = None) -> Order:
+    def order(self, volumeNode: Any, model: str, *, roiNode: Any = None, sliceNode: Any = None,
+              viewNodes: Sequence[Any] | None = None, maskNode: Any = None, tta: bool = False, device: str = "auto",
+              certainty: bool = False, frame: int | None = None) -> Order:
         """Look at what is asked for, before anything runs.
 
         Parameters
@@ -159,32 +190,36 @@ class MambaSegLogic:
         model : a bundled name ("hippocampus-mri") or the folder of a model package
         roiNode : markups region: only inside the box around it
         sliceNode : slice view: only the slice that it shows
+        viewNodes : slice views: only what lies within the frames of all of them
         maskNode : segmentation: only inside its segments
         tta : average over mirror images: 2 to 8 times the work, a little better
         device : auto, cpu, cuda, mps
         certainty : also make a volume of how unsure the model is
-        frame : one volume of the sequence that `volumeNode` shows; None: the one shown
+        frame : number of one volume of the sequence that `volumeNode` shows; None: the one shown
 
         Raises
         ------
         UserError : the volume, the model or the region cannot be used
         """
-        source = read_volume(volumeNode, frame)
+        source = read_volume(volumeNode, None if frame is None else frames_of(volumeNode)[frame])
         described = read_model(resolve(model))
         box = None
         if roiNode is not None:
             box = region_box(source, roiNode)
         elif sliceNode is not None:
             box = slice_box(source, sliceNode)
-        mask = None if maskNode is None else mask_of(source, maskNode)
-        return Order(source, described, model, box, mask, {"tta": tta, "device": device}, None, certainty,
-                     frame is not None)
+        elif viewNodes is not None:
+            box = view_box(source, viewNodes)
+        mask = None if maskNode is None else layers(maskNode)
+        return Order(source, described, model, box, mask, {"tta": tta, "device": device}, focus_of(source), certainty,
+                     frame)
 
     def start(self, order: Order, listener: Listener) -> Run:
         """Begin to segment; `Listener.finished` gets an `Outcome`. Call `Run.poll` from a timer, then `Run.close`."""
         view = _View(order, listener)
-        return Run(self.worker, "segment", order.write_request, view.finish,
-                   Listener(view.progressed, listener.finished, view.failed, view.cancelled), order.reason_to_stop)
+        return Run(self.worker, "segment", order.write_request, functools.partial(collect, order),
+                   Listener(view.progressed, listener.finished, view.failed, view.cancelled), order.reason_to_stop,
+                   view.show)
 
     def estimate(self, order: Order, listener: Listener) -> Run:
         """Ask what an order will take; `Listener.finished` gets the fields of `mambaseg.Estimate`."""
@@ -226,12 +261,12 @@ class MambaSegLogic:
         vtkMRMLSequenceNode of segmentations, which the volume's browser steps through with the volumes
         """
         found = [self._wait(self.order(volumeNode, model, frame=frame, **options), progress).node
-                 for frame in frames_of(volumeNode)]
+                 for frame in range(len(frames_of(volumeNode)))]
         return show_frames(volumeNode, found)
 
     def orders(self, volumeNode: Any, model: str, **options: Any) -> list[Order]:
         """One order for each volume of the sequence that a volume node shows; one where it shows no sequence."""
-        frames = frames_of(volumeNode) if sequence_of(volumeNode) else [None]
+        frames = range(len(frames_of(volumeNode))) if sequence_of(volumeNode) else [None]
         return [self.order(volumeNode, model, frame=frame, **options) for frame in frames]
 
     def _wait(self, order: Order, progress: ProgressCallback | None) -> Outcome:
@@ -278,21 +313,13 @@ class _View:
                 self._drawn_at_s = time.monotonic()
         self._listener.progressed(update)
 
-    def finish(self, answer: dict[str, Any], folder: Path) -> Outcome:
+    def show(self, found: Found) -> Outcome:
         order = self._order
         if order.source.is_gone:
             raise UserError(order.reason_to_stop())
-        result = jobs.read_result(folder, answer)
-        node = show_labels(order.source, result.labels, result.record, order.model, order.model_name, self._growing)
-        identity = ImageIdentity.from_json((folder / _IDENTITY).read_text(encoding="utf-8"))
-        if result.probabilities is None:
-            return Outcome(order, node, result.labels, result.record, identity)
-        from mambaseg.learn.uncertainty import doubt_map, least_sure
-
-        kind = order.model.kind
-        doubts = least_sure(result.probabilities, result.labels, kind, _N_DOUBTS)
-        return Outcome(order, node, result.labels, result.record, identity, tuple(doubts),
-                       show_doubt(order.source, doubt_map(result.probabilities, kind)))
+        node = show_labels(order.source, found.painted, found.record, order.model, order.model_name, self._growing)
+        doubt_node = None if found.doubt is None else show_doubt(order.source, found.doubt)
+        return Outcome(order, node, found.painted.labels, found.record, found.identity, found.doubts, doubt_node)
 
     def failed(self, sentence: str, details: str) -> None:
         self._remove()

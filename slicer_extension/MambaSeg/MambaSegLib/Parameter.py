@@ -17,7 +17,7 @@ class MambaSegParameterNode:
     ----------
     image : volume to segment
     model : what the model is found by; empty: not chosen yet
-    where : "whole", "region" or "slice"
+    where : "whole", "view", "region" or "slice"
     region, mask : segment only inside
     all_frames : every volume of a sequence
     mirror : average over mirror images

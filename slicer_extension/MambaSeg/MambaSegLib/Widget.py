@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import qt
+from numpy.typing import NDArray
 
 from MambaSegLib._correct_card import CorrectCard
+from MambaSegLib._keys import HoldKey, shortcut
 from MambaSegLib._learn_card import LearnCard
 from MambaSegLib._runs import Run
 from MambaSegLib._segment_card import SegmentCard
@@ -36,12 +38,14 @@ class Panel:
         self.timer = qt.QTimer()
         self.timer.setInterval(_POLL_MS)
         self.timer.connect("timeout()", self.poll)
-        self.segment = SegmentCard(ui, self.logic, self.track, self._on_result)
         self.learn = LearnCard(ui, self.logic, self.track, self._on_model)
         self.correct = CorrectCard(ui, self.logic, self.track, self._wake, self._on_corrections)
-
-        self._shortcuts = [_shortcut(ui.MambaSeg, keys, button) for keys, button in (
-            ("Ctrl+Return", ui.run), ("Ctrl+L", ui.learn), ("U", ui.unsure), ("C", ui.confirm))]
+        self.segment = SegmentCard(ui, self.logic, self.track, self._on_result, self.correct.begin_frames,
+                                   self.correct.choose)
+        self._keys = [shortcut(ui.MambaSeg, keys, act) for keys, act in (
+            ("Ctrl+Return", ui.run.click), ("Ctrl+L", ui.learn.click), ("U", ui.unsure.click), ("C", ui.confirm.click),
+            ("O", self.correct.toggle_outline))]
+        self._compare = HoldKey(ui.MambaSeg, "B", self.learn.hold)
 
     def open(self) -> None:
         """Follow the current scene."""
@@ -55,7 +59,6 @@ class Panel:
     def close_scene(self) -> None:
         """Let go of the scene, before it is closed or another module is shown; what was drawn is kept."""
         self.correct.set_parameters(None)
-        self.learn.use(None)
         self.segment.set_parameters(None)
         if self._parameters is not None:
             self._parameters.disconnectGui(self._gui_tag)
@@ -90,19 +93,14 @@ class Panel:
         self.timer.start()
 
     def _on_result(self, outcome: Outcome, n_waiting: int) -> None:
-        if n_waiting == 0:  # of several volumes the last one can be corrected here, the others by choosing them again
-            self.correct.begin(outcome)
+        # of several volumes the last one can be corrected here, the others by choosing them again
+        self.correct.begin(outcome, is_shown=n_waiting == 0)
 
     def _on_corrections(self) -> None:
-        self.learn.use(self.correct.correcting)
+        self.learn.use(self.correct.correcting, self.correct.state)
 
-    def _on_model(self, name: str) -> None:
+    def _on_model(self, name: str, found: NDArray[Any] | None) -> None:
         self.segment.choose_model(name)
-
-
-def _shortcut(parent: Any, keys: str, button: Any) -> Any:
-    """Keys that press a button, as long as the panel is shown."""
-    shortcut = qt.QShortcut(parent)
-    shortcut.setKey(qt.QKeySequence(keys))
-    shortcut.connect("activated()", button.click)
-    return shortcut
+        if found is not None:
+            self.correct.lay(found)
+        self.correct.look_again()

@@ -18,8 +18,8 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 import slicer
 from mambaseg import Grid, Image, UserError
 
-__all__ = ["Box", "Source", "layers", "mask_of", "matrix_of", "oriented_image", "read_volume", "region_box",
-           "slice_box", "vtk_matrix"]
+__all__ = ["Box", "Layer", "Source", "empty_image", "label_type", "layers", "mask_of", "matrix_of", "oriented_image",
+           "read_volume", "vtk_matrix"]
 
 Box = tuple[tuple[int, int], ...]
 
@@ -113,91 +113,108 @@ def read_volume(node: Any, frame: Any = None) -> Source:
     return Source(image, own, world, node)
 
 
-def region_box(source: Source, node: Any) -> Box:
-    """Voxels whose centres lie in the box around a region node, (start, stop) per k, j, i.
+@dataclass(frozen=True)
+class Layer:
+    """The labels of segments that share an array, as they were at one moment; nothing in it belongs to the scene.
 
-    Raises
-    ------
-    UserError : none of them lies in the volume
+    Parameters
+    ----------
+    ids : of the segments; each has its own value in the array (`vtkSegment.GetLabelValue`)
+    array : (k, j, i), a copy; segments are stored cropped
+    first : i, j, k of its first voxel
+    ijk_to_world : (4, 4)
     """
-    half = np.zeros(3)
-    node.GetSizeWorld(half)
-    half /= 2
-    corners = np.array([*np.ndindex(2, 2, 2)]) * 2 - 1
-    to_world = matrix_of(node.GetObjectToWorldMatrix())
-    to_world[:3, :3] /= np.linalg.norm(to_world[:3, :3], axis=0)  # the size is one in the world already
-    world = to_world @ np.c_[corners * half, np.ones(8)].T
-    ijk = (np.linalg.inv(source.ijk_to_world) @ world)[:3]
-    first = np.ceil(ijk.min(1) - 1e-6).astype(int)
-    last = np.floor(ijk.max(1) + 1e-6).astype(int)
-    box = tuple((max(0, int(a)), min(size, int(b) + 1))
-                for a, b, size in zip(first[::-1], last[::-1], source.shape, strict=True))
-    if any(start >= stop for start, stop in box):
-        raise UserError(f"The region {node.GetName()} holds no voxel of {source.name}; move or enlarge it.")
-    return box
+
+    ids: tuple[str, ...]
+    array: NDArray[Any]
+    first: tuple[int, ...]
+    ijk_to_world: NDArray[np.float64]
+
+    def on_grid(self, source: Source) -> NDArray[Any]:
+        """The labels on a volume's grid, (k, j, i), in any thread: pasted where the grids agree, else the nearest."""
+        relative = np.linalg.inv(source.ijk_to_world) @ self.ijk_to_world
+        shift = np.rint(relative[:3, 3]).astype(int)
+        expected = np.eye(4)
+        expected[:3, 3] = shift
+        if np.abs(relative - expected).max() > 1e-3 / max(source.shape):
+            return self._resampled(relative, source.shape)
+        starts = (np.array(self.first) + shift)[::-1]
+        stops = starts + self.array.shape
+        target = tuple(slice(max(0, a), min(size, b)) for a, b, size in zip(starts, stops, source.shape, strict=True))
+        labels = np.zeros(source.shape, self.array.dtype)
+        if all(part.start < part.stop for part in target):
+            labels[target] = self.array[tuple(slice(part.start - a, part.stop - a)
+                                              for part, a in zip(target, starts, strict=True))]
+        return labels
+
+    def _resampled(self, relative: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[Any]:
+        from scipy.ndimage import affine_transform  # nobody needs it as long as the grids agree
+
+        back = np.linalg.inv(relative)  # of the volume's voxels to those of the array
+        offset = back[:3, 3] - self.first
+        return affine_transform(self.array, back[2::-1, 2::-1], offset[::-1], shape, order=0,
+                                mode="grid-constant")
 
 
-def slice_box(source: Source, node: Any) -> Box:
-    """The slice of the volume that a slice view shows; of an oblique view the one that is nearest in its middle.
+def layers(segmentation: Any, parent: Any = None) -> list[Layer]:
+    """A copy of what is drawn in a segmentation; takes as long as copying it. Empty where there are no segments.
 
-    Raises
-    ------
-    UserError : the view lies beside the volume
+    Parameters
+    ----------
+    segmentation : vtkSegmentation, or the node that holds one
+    parent : transform that it lies under; of a node its own
     """
-    view = matrix_of(node.GetSliceToRAS())
-    normal = view[:3, 2] / np.linalg.norm(view[:3, 2])
-    centre = (source.ijk_to_world @ [*((np.array(source.shape[::-1]) - 1) / 2), 1])[:3]
-    point = centre - ((centre - view[:3, 3]) @ normal) * normal
-    directions = source.ijk_to_world[:3, :3] / np.linalg.norm(source.ijk_to_world[:3, :3], axis=0)
-    axis = int(np.abs(normal @ directions).argmax())
-    index = round(float((np.linalg.inv(source.ijk_to_world) @ [*point, 1])[axis]))
-    box = [(0, size) for size in source.shape]
-    if not 0 <= index < source.shape[2 - axis]:
-        raise UserError(f"The slice view {node.GetName()} lies beside {source.name}; scroll to a slice of it.")
-    box[2 - axis] = (index, index + 1)
-    return tuple(box)
-
-
-def mask_of(source: Source, node: Any) -> NDArray[np.bool_]:
-    """Voxels that lie in any segment of a segmentation node, (k, j, i)."""
-    mask = np.zeros(source.shape, bool)
-    for _, labels in layers(node, source):
-        mask |= labels != 0
-    return mask
-
-
-def layers(node: Any, source: Source) -> list[tuple[list[str], NDArray[Any]]]:
-    """The labels of a segmentation on a volume's grid.
-
-    Segments that do not overlap share an array, in which each has its own value (`vtkSegment.GetLabelValue`).
-
-    Returns
-    -------
-    Pairs of segment ids and labels, (k, j, i); empty where there are no segments
-    """
-    segmentation = node.GetSegmentation()
+    if segmentation.IsA("vtkMRMLSegmentationNode"):
+        segmentation, parent = segmentation.GetSegmentation(), segmentation.GetParentTransformNode()
     kind = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
     if not segmentation.GetNumberOfSegments() or not segmentation.CreateRepresentation(kind):
         return []
     between = vtk.vtkMatrix4x4()
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(node.GetParentTransformNode(), None, between)
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(parent, None, between)
     found = []
     for index in range(segmentation.GetNumberOfLayers(kind)):
-        ids = segmentation.GetSegmentIDsForLayer(index, kind)
-        found.append(([str(each) for each in ids],
-                      _on_grid(segmentation.GetLayerDataObject(index, kind), matrix_of(between), source)))
+        image = segmentation.GetLayerDataObject(index, kind)
+        if image is None or min(image.GetDimensions()) < 1:
+            continue
+        matrix = vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(matrix)
+        ids = tuple(str(each) for each in segmentation.GetSegmentIDsForLayer(index, kind))
+        found.append(Layer(ids, _array(image).copy(), tuple(image.GetExtent()[::2]),
+                           matrix_of(between) @ matrix_of(matrix)))
     return found
 
 
+def mask_of(source: Source, drawn: list[Layer]) -> NDArray[np.bool_]:
+    """Voxels that lie in any segment, (k, j, i)."""
+    mask = np.zeros(source.shape, bool)
+    for layer in drawn:
+        mask |= layer.on_grid(source) != 0
+    return mask
+
+
+def label_type(largest: int) -> type[np.number[Any]]:
+    """The smallest type in which Slicer keeps labels up to a number."""
+    return np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32
+
+
 def oriented_image(labels: NDArray[Any], ijk_to_ras: NDArray[np.float64]) -> Any:
-    """Labels (k, j, i) as Slicer keeps those of segments; a copy in the smallest type that holds them."""
-    largest = int(labels.max(initial=0))
-    dtype = np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32
+    """Labels (k, j, i) of a type that Slicer knows as it keeps those of segments; a copy."""
     image = slicer.vtkOrientedImageData()
     image.SetDimensions(*labels.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(labels, dtype).ravel(), deep=True))
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(labels).ravel(), deep=True))
     image.SetImageToWorldMatrix(vtk_matrix(ijk_to_ras))
     return image
+
+
+def empty_image(shape: tuple[int, ...], ijk_to_ras: NDArray[np.float64]) -> tuple[Any, NDArray[np.uint8]]:
+    """Labels of background, and the array (k, j, i) in which they lie."""
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*shape[::-1])
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    image.SetImageToWorldMatrix(vtk_matrix(ijk_to_ras))
+    array = _array(image)
+    array.fill(0)
+    return image, array
 
 
 def matrix_of(matrix: Any) -> NDArray[np.float64]:
@@ -238,36 +255,3 @@ def _own_grid(node: Any, shape: tuple[int, ...]) -> Grid:
 
 def _grid(shape: tuple[int, ...], ijk_to_world: NDArray[np.float64]) -> Grid:
     return Grid.from_affine(shape, _RAS_TO_LPS @ ijk_to_world, "mm")
-
-
-def _on_grid(image: Any, to_world: NDArray[np.float64], source: Source) -> NDArray[Any]:
-    """A segment's labels on a volume's grid: pasted where the grids agree, else the nearest label."""
-    if image is None or min(image.GetDimensions()) < 1:
-        return np.zeros(source.shape, np.uint8)
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    placed = to_world @ matrix_of(matrix)
-    relative = np.linalg.inv(source.ijk_to_world) @ placed
-    shift = np.rint(relative[:3, 3]).astype(int)
-    expected = np.eye(4)
-    expected[:3, 3] = shift
-    if np.abs(relative - expected).max() > 1e-3 / max(source.shape):
-        return _resampled(image, placed, source)
-    extent = np.array(image.GetExtent()).reshape(3, 2)
-    starts, stops = (extent[:, 0] + shift)[::-1], (extent[:, 1] + 1 + shift)[::-1]
-    target = tuple(slice(max(0, a), min(size, b)) for a, b, size in zip(starts, stops, source.shape, strict=True))
-    labels = np.zeros(source.shape, vtk_to_numpy(image.GetPointData().GetScalars()).dtype)
-    if all(part.start < part.stop for part in target):
-        labels[target] = _array(image)[tuple(slice(part.start - a, part.stop - a)
-                                             for part, a in zip(target, starts, strict=True))]
-    return labels
-
-
-def _resampled(image: Any, placed: NDArray[np.float64], source: Source) -> NDArray[Any]:
-    moved = slicer.vtkOrientedImageData()
-    moved.ShallowCopy(image)
-    moved.SetImageToWorldMatrix(vtk_matrix(placed))
-    reference = oriented_image(np.zeros(source.shape, np.uint8), source.ijk_to_world)
-    result = slicer.vtkOrientedImageData()
-    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(moved, reference, result, False)
-    return _array(result)

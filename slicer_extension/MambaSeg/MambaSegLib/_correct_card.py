@@ -5,25 +5,32 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
+
+import qt
+from numpy.typing import NDArray
 
 import slicer
 from mambaseg import UserError, words
-from MambaSegLib._adapt import region_box, slice_box
-from MambaSegLib._corrections import PROJECT, Correcting
+from MambaSegLib._adapt import Box
+from MambaSegLib._background import Background
+from MambaSegLib._corrections import Correcting, State
 from MambaSegLib._learning import Adapting
+from MambaSegLib._results import Result, result_of, results, results_of
 from MambaSegLib._runs import Listener, Run
-from MambaSegLib._segment_card import red_slice
-from MambaSegLib._segments import relabel
+from MambaSegLib._segments import Painted, relabel
+from MambaSegLib._sequences import browser_of
+from MambaSegLib._tour import Tour
+from MambaSegLib._where import red_slice, region_box, slice_box
 from MambaSegLib.Logic import MambaSegLogic, Outcome
 
 __all__ = ["CorrectCard"]
 
 _WAITS = "Segment something first."
 _OPENS = "Getting ready to keep corrections…"
-_YIELD_S = 0.002
+_HINT = "Draw with the tools below; every stroke is kept."
 _SETTLE_S = 0.4  # strokes come in bursts; they are kept once the hand rests, or at once when anything is asked
+_SECOND_MS = 1000
 _N_UNDO = 10
 _EVENTS = ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
 
@@ -48,127 +55,138 @@ class CorrectCard:
         self._parameters: Any = None
         self._observed: list[tuple[Any, int]] = []
         self._changed_at_s: float | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mambaseg")  # the journal of a large volume is slow
-        self._pending: tuple[Future[Any], Callable[[Any], None]] | None = None
-        self._opening: Correcting | None = None
+        self._n_changes = 0
+        self._to_lay: tuple[NDArray[Any], Box | None] | None = None
         self._adapting: Adapting | None = None
         self._adapt_run: Run | None = None
-        self._doubts: list[Any] = []
-        self._at = -1
+        self._clock = qt.QTimer()
+        self._clock.setInterval(_SECOND_MS)
+        self._clock.connect("timeout()", self._tell_saved)
+        self.background = Background(wake, self._on_failed)
+        self.tour = Tour(ui, self._accept)
         self.correcting: Correcting | None = None
+        self.state = State()
         ui.confirm.connect("clicked(bool)", self.confirm)
-        ui.unsure.connect("clicked(bool)", self.show_next)
         ui.locked.setChecked(True)
         self.wait_for(_WAITS)
 
     @property
     def is_waiting(self) -> bool:
         """Whether strokes wait to be kept."""
-        return self._changed_at_s is not None or self._pending is not None
+        return self._changed_at_s is not None or self._to_lay is not None or self.background.is_busy
+
+    # --- results come and go ---
 
     def set_parameters(self, parameters: Any) -> None:
         """Follow another scene: go on with the result that was corrected in it."""
         self.forget()
         self._parameters = parameters
         node = None if parameters is None else parameters.result
-        if node is None or not node.GetAttribute(PROJECT):
-            return
-        try:
-            self._use(Correcting.resume(node))
-        except UserError as error:
-            self.wait_for(str(error))
+        if node is not None and result_of(node).folder:
+            self._resume(result_of(node))
 
-    def begin(self, outcome: Outcome) -> None:
-        """Take a fresh result as what will be corrected."""
-        self.forget()
-        try:
-            opening = Correcting.open(outcome.node, outcome.order.source, outcome.order.model_name, outcome.identity)
-        except UserError as error:
-            self.wait_for(str(error))
-            return
-        self._opening = opening
-        self.wait_for(_OPENS)
-        show = functools.partial(opening.image.show_prediction, keep_locked=bool(self._ui.locked.checked))
-        self._do(functools.partial(show, outcome.labels), functools.partial(self._begun, outcome, opening))
+    def choose(self, volume: Any) -> None:
+        """Another volume is looked at: go on with its newest result, where it has one."""
+        mine = [result for result in results() if volume is not None and result.volume is volume and result.folder]
+        if mine and (self.correcting is None or self.correcting.node is not mine[-1].node):
+            self._resume(result_of(mine[-1].node))
 
-    def tick(self) -> None:
-        """Keep what was drawn, once the hand rests; what takes time is done in a thread."""
-        if self._pending is not None:
-            future, then = self._pending
-            if wait([future], _YIELD_S).done:  # waiting a little lets the thread run at all, see `Run.poll`
-                self._pending = None
-                self._deliver(future, then)
-        elif self._changed_at_s is not None and time.monotonic() - self._changed_at_s > _SETTLE_S:
-            self._changed_at_s = None
-            if self.correcting is not None and self.correcting.node.GetScene() is not None:
-                self._do(functools.partial(self.correcting.image.record, self.correcting.labels(), "segment editor"),
-                         self._kept)
+    def begin(self, outcome: Outcome, *, is_shown: bool = True) -> None:
+        """Take a fresh result as what will be corrected; not yet, where it is not the one to be looked at."""
+        self._begin(result_of(outcome.node), outcome, is_shown=is_shown)
 
-    def keep_now(self) -> None:
-        """Put what was drawn on the disk, and wait for it; before anything is asked of it."""
-        self._finish()
-        self._changed_at_s = None
-        if self.correcting is None or self.correcting.node.GetScene() is None:
-            return
-        try:
-            self._kept(self.correcting.record())
-        except UserError as error:
-            self._ui.saved.setText(str(error))
+    def begin_frames(self, node: Any, outcomes: list[Outcome]) -> None:
+        """Take the results of a sequence; the one in view will be corrected first.
 
-    def confirm(self, *_: object) -> None:
-        """Take what is in view, or in the chosen region, as right."""
-        self._finish()
-        correcting = self.correcting
-        if correcting is None:
-            return
-        region = self._ui.region.currentNode() if self._ui.where_region.checked else None
-        try:
-            correcting.confirm(slice_box(correcting.source, red_slice()) if region is None
-                               else region_box(correcting.source, region))
-        except UserError as error:
-            self._ui.saved.setText(str(error))
-            return
-        self._changed_at_s = None
-        self._show_state()
-        self._on_change()
-
-    def show_next(self, *_: object) -> None:
-        """Let the slice views jump to the next least sure place."""
-        if self.correcting is None or not self._doubts:
-            self._ui.unsure_at.setText("Tick “Show how certain it is” and segment again.")
-            return
-        self._at = (self._at + 1) % len(self._doubts)
-        centre = self._doubts[self._at].centre
-        ras = (self.correcting.source.ijk_to_world @ [*centre[::-1], 1])[:3]
-        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras)
-        self._ui.unsure.setText("Next")
-        self._ui.unsure_at.setText(f"{self._at + 1} of {len(self._doubts)}")
+        Parameters
+        ----------
+        node : segmentation node that shows them in turn
+        outcomes : one a time point
+        """
+        frames = sorted(zip(results_of(node), outcomes, strict=True), key=lambda each: not each[0].is_shown)
+        self._begin_frames(frames, is_shown=True)
 
     def forget(self) -> None:
         """Let go of the result; what was drawn is kept first."""
-        self._finish()
-        if self.is_waiting:
-            self.keep_now()
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.close()
+        self.keep_now()
         for observed, tag in self._observed:
             observed.RemoveObserver(tag)
         self._observed.clear()
         if self._adapt_run is not None:
             self._adapt_run.close()
-        self._adapt_run = self._adapting = None
-        self._doubts, self._at = [], -1
+        self._adapt_run = self._adapting = self._to_lay = None
+        self._clock.stop()
+        self.tour.use(None)
         correcting, self.correcting = self.correcting, None
         if correcting is not None:
-            correcting.close()
+            self.background.do(correcting.close, _ignore)  # after what still has to be written
+        self.state = State()
         self.wait_for(_WAITS)
         self._on_change()
 
     def close(self) -> None:
         """Let go of the result, and of the thread."""
         self.forget()
-        self._thread.shutdown(wait=False)
+        self.background.finish()
+        self.background.close()
+
+    # --- what is drawn ---
+
+    def tick(self) -> None:
+        """Hand over what is done, and keep what was drawn once the hand rests."""
+        self.background.tick()
+        if self._changed_at_s is not None and time.monotonic() - self._changed_at_s > _SETTLE_S:
+            self.keep_now()
+        elif self._changed_at_s is None and self._to_lay is not None and not self.background.is_busy:
+            (found, box), self._to_lay = self._to_lay, None
+            self._lay(found, box)
+
+    def keep_now(self) -> None:
+        """Have what was drawn put on the disk; the segments may change at once, they were copied."""
+        if self._changed_at_s is None:
+            return
+        self._changed_at_s = None
+        correcting = self.correcting
+        if correcting is not None and not correcting.result.is_gone:
+            drawn = correcting.drawn()
+            self._do(correcting, lambda: correcting.record(drawn), self._on_kept)
+
+    def confirm(self, *_: object) -> None:
+        """Take what is in view, or in the chosen region, as right."""
+        if self.correcting is None:
+            return
+        region = self._ui.region.currentNode() if self._ui.where_region.checked else None
+        source = self.correcting.source
+        try:
+            box = slice_box(source, red_slice()) if region is None else region_box(source, region)
+        except UserError as error:
+            self._ui.saved.setText(str(error))
+            return
+        self._confirm(box, 0)
+
+    def lay(self, found: NDArray[Any], box: Box | None = None) -> None:
+        """Show other labels around what was corrected, once the hand rests.
+
+        Parameters
+        ----------
+        found : of the box (None: of everything)
+        """
+        self._to_lay = (found, box)
+        self._wake()
+
+    def look_again(self) -> None:
+        """Say anew what there is: another model is in use."""
+        if self.correcting is not None:
+            self._do(self.correcting, lambda: None, _ignore)
+        self._on_change()
+
+    def toggle_outline(self) -> None:
+        """Outlines instead of filled segments, and back."""
+        display = None if self.correcting is None else self.correcting.node.GetDisplayNode()
+        if display is not None:
+            display.SetVisibility2DFill(not display.GetVisibility2DFill())
+
+    # --- the card ---
 
     def wait_for(self, what: str) -> None:
         """Say in one grey line what is missing; an empty text opens the card."""
@@ -185,104 +203,221 @@ class CorrectCard:
             editor.setSegmentationNode(correcting.node)
             editor.setSourceVolumeNode(correcting.source.node)
 
-    def _do(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Work in a thread, and what to do with what it gives."""
-        self._pending = (self._thread.submit(work), then)
-        self._wake()
+    def _do(self, correcting: Correcting, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Work in the thread; what comes of it is shown as long as the result is the one at work."""
+        def deliver(made: tuple[Any, State]) -> None:
+            if correcting is self.correcting:
+                self._show_state(made[1])
+                then(made[0])
 
-    def _deliver(self, future: Future[Any], then: Callable[[Any], None]) -> None:
+        self.background.do(lambda: (work(), correcting.state()), deliver)
+
+    def _begin_frames(self, frames: list[tuple[Result, Outcome]], *, is_shown: bool = False) -> None:
+        """One after the other, so that all find the project of the first."""
+        if frames:
+            self._begin(*frames[0], is_shown=is_shown, then=functools.partial(self._begin_frames, frames[1:]))
+
+    def _begin(self, result: Result, outcome: Outcome, *, is_shown: bool, then: Callable[[], None] | None = None
+               ) -> None:
+        if is_shown:
+            self.forget()
+            self.wait_for(_OPENS)
         try:
-            value = future.result()
+            work = Correcting.opening(result, outcome.order.source, outcome.identity)
         except UserError as error:
-            self._ui.saved.setText(str(error))
-            if self._opening is not None:
-                self.wait_for(str(error))
-        else:
-            then(value)
+            self.wait_for(str(error))
+            return
+        keep_locked = bool(self._ui.locked.checked)
+        self.tour.learn_of(outcome.identity.checksum, list(outcome.doubts))
 
-    def _finish(self) -> None:
-        """Wait for what the thread does."""
-        if self._pending is not None:
-            (future, then), self._pending = self._pending, None
-            wait([future])
-            self._deliver(future, then)
+        def open_journal() -> tuple[Correcting, State, Painted | None]:
+            opened = work()
+            shown = opened.show(outcome.labels, keep_locked=keep_locked)
+            is_other = bool((shown != outcome.labels).any())  # corrections of an earlier result of this volume
+            return opened, opened.state(), Painted.of(shown, opened.model) if is_other else None
 
-    def _begun(self, outcome: Outcome, opening: Correcting, shown: Any) -> None:
+        def begun(opened: tuple[Correcting, State, Painted | None]) -> None:
+            self._begun(outcome, *opened, is_shown=is_shown)
+            if then is not None:
+                then()
+
+        self.background.do(open_journal, begun)
+
+    def _begun(self, outcome: Outcome, correcting: Correcting, state: State, painted: Painted | None, *,
+               is_shown: bool) -> None:
         """The journal knows the result."""
-        self._opening = None
-        if outcome.node.GetScene() is None:
-            opening.close()
+        if correcting.result.is_gone:
+            correcting.close()
             self.wait_for(_WAITS)
             return
-        if (shown != outcome.labels).any():  # corrections of an earlier result of this volume
-            relabel(outcome.node, opening.source, shown, opening.model)
-        self._doubts = list(outcome.doubts)
-        if self._parameters is not None:
-            self._parameters.result = outcome.node
-        self._ui.found.setText(f"{words.found(outcome.record)}. Draw with the tools below; every stroke is kept.")
-        self._use(opening)
+        correcting.mark()
+        if painted is not None:
+            relabel(correcting.result.keeper, correcting.source, painted, correcting.model)
+        if not is_shown:
+            correcting.close()
+            if self.correcting is None and correcting.result.is_shown:  # this time point came into view meanwhile
+                self._resume(correcting.result)
+            return
+        self._use(correcting, state, f"{words.found(outcome.record)}. {_HINT}")
 
-    def _kept(self, stroke: Any) -> None:
-        """What was drawn is on the disk; nothing, where nothing had changed."""
-        self._show_state()
-        if stroke:
-            self._on_change()
-            self._adapt()
+    def _resume(self, result: Result) -> None:
+        """Go on with a result."""
+        self.forget()
+        try:
+            work = Correcting.resuming(result)
+        except UserError as error:
+            self.wait_for(str(error))
+            return
+        self.wait_for(_OPENS)
 
-    def _use(self, correcting: Correcting) -> None:
+        def resume() -> tuple[Correcting, State]:
+            resumed = work()
+            return resumed, resumed.state()
+
+        def use(resumed: tuple[Correcting, State]) -> None:
+            if result.is_gone:
+                resumed[0].close()
+                self.wait_for(_WAITS)
+            else:
+                self._use(*resumed, _HINT)
+
+        self.background.do(resume, use)
+
+    def _use(self, correcting: Correcting, state: State, said: str) -> None:
+        if self.correcting is not None:
+            self.forget()
         self.correcting = correcting
         self._adapting = Adapting(self._logic, correcting)
+        if self._parameters is not None:
+            self._parameters.result = correcting.node
         segmentation = correcting.node.GetSegmentation()
         self._observed = [(segmentation, segmentation.AddObserver(getattr(slicer.vtkSegmentation, event), self._touch))
                           for event in _EVENTS]
+        browser = browser_of(correcting.node)
+        if browser is not None:
+            self._observed.append((browser, browser.AddObserver("ModifiedEvent", self._on_frame)))
         self.wait_for("")
+        self._ui.found.setText(said)
         self.start_editor()
-        self._ui.unsure.setText("Show me where it is unsure")
-        self._ui.unsure_at.setText("")
-        self._show_state()
+        self.tour.use(correcting)
+        self._clock.start()
+        self._show_state(state)
         self._touch()  # what was drawn before this program looked
-        self._on_change()
+        if not correcting.result.is_shown:  # another time point came into view meanwhile
+            self._on_frame()
+
+    def _on_frame(self, *_: object) -> None:
+        """Another time point may have come into view."""
+        if self.correcting is not None and not self.correcting.result.is_shown:
+            self._changed_at_s = time.monotonic()  # the time point that was left still has what was drawn
+            self._resume(result_of(self.correcting.node))
+
+    def _on_kept(self, has_changed: bool) -> None:
+        """What was drawn is on the disk."""
+        if has_changed:
+            self._adapt()
+
+    def _on_failed(self, sentence: str, _: str) -> None:
+        """The thread could not do something."""
+        if self.correcting is None:
+            self.wait_for(sentence)
+        else:
+            self._clock.stop()
+            self._ui.saved.setText(sentence)
 
     def _touch(self, *_: object) -> None:
         """Something may have changed; which event says so does not matter."""
+        self._n_changes += 1
         self._changed_at_s = time.monotonic()
         self._wake()
 
-    def _show_state(self) -> None:
+    def _accept(self, doubt: Any) -> None:
+        self._confirm(doubt.box, doubt.label)
+
+    def _confirm(self, box: Box, label: int) -> None:
+        correcting = self.correcting
+        if correcting is not None:
+            drawn = correcting.drawn()
+            self._changed_at_s = None
+            self._do(correcting, lambda: correcting.confirm(box, drawn, label), _ignore)
+
+    def _lay(self, found: NDArray[Any], box: Box | None) -> None:
+        correcting = self.correcting
+        if correcting is None:
+            return
+        drawn, n_changes = correcting.drawn(), self._n_changes
+
+        def look() -> tuple[NDArray[Any], Painted] | None:
+            laid = correcting.laid(found, box, drawn)
+            return None if laid is None else (laid[0], Painted.of(laid[1], correcting.model))
+
+        def show(looked: tuple[NDArray[Any], Painted] | None) -> None:
+            if self._n_changes != n_changes:  # what was drawn meanwhile is a fact, too
+                self.lay(found, box)
+            elif looked is not None:
+                self._show_painted(looked[1])
+                self._do(correcting, lambda: correcting.show(looked[0]), _ignore)
+
+        self._do(correcting, look, show)
+
+    def _show_painted(self, painted: Painted) -> None:
+        """Other labels in the result; the events are of our own making."""
+        correcting = self.correcting
+        if correcting is not None:
+            relabel(correcting.node, correcting.source, painted, correcting.model)
+            self._changed_at_s = None
+            # earlier undo steps hold labels that are not there any more, and would pass for corrections
+            self._ui.editor.setMaximumNumberOfUndoStates(0)
+            self._ui.editor.setMaximumNumberOfUndoStates(_N_UNDO)
+
+    def _show_state(self, state: State) -> None:
         if self.correcting is None:
             return
-        counts = self.correcting.image.counts()
-        self._ui.counts.setText(f"{counts.n_corrected:,} corrected, {counts.n_confirmed:,} confirmed")
-        self._ui.saved.setText(" ".join(line for line in ("Saved.", counts.notice, self.correcting.notice) if line))
+        is_news = (state.is_touched, state.versions) != (self.state.is_touched, self.state.versions)
+        self.state = state
+        counts = state.counts
+        lines = (f"{counts.n_corrected:,} corrected, {counts.n_confirmed:,} confirmed", counts.notice,
+                 self.correcting.notice)
+        self._ui.counts.setText("\n".join(line for line in lines if line))
+        self._clock.start()
+        self._tell_saved()
+        if is_news:
+            self._on_change()
+
+    def _tell_saved(self) -> None:
+        saved_s = self.state.saved_s
+        self._ui.saved.setText("" if saved_s is None else words.saved(max(0.0, time.time() - saved_s)))
+
+    # --- instant learning ---
 
     def _adapt(self) -> None:
         """Learn from the stroke at once, where that is wanted and nothing like it runs."""
         if self._adapting is None or not self._ui.adapt.checked or self._adapt_run is not None:
             return
-        self._adapt_run = self._adapting.start(Listener(finished=self._on_adapted, failed=self._on_not_adapted,
-                                                        cancelled=lambda: self._on_not_adapted("", "")))
-        if self._adapt_run is not None:
-            self._ui.saved.setText("Saved. Learning from it…")
-            self._track(self._adapt_run)
+        self._adapt_run = self._adapting.start(Listener(finished=lambda learned: self._on_adapted(*learned),
+                                                        failed=self._on_not_adapted, cancelled=self._end_adapting))
+        self._ui.adapt_line.setText("Learning from it…")
+        self._track(self._adapt_run)
 
-    def _on_adapted(self, has_changed: bool) -> None:
+    def _on_adapted(self, found: NDArray[Any], box: Box) -> None:
         self._end_adapting()
-        self._changed_at_s = None  # the events were of our own making
-        self._show_state()
-        if has_changed:  # earlier undo steps hold labels that are not there any more, and would pass for corrections
-            self._ui.editor.setMaximumNumberOfUndoStates(0)
-            self._ui.editor.setMaximumNumberOfUndoStates(_N_UNDO)
+        self.lay(found, box)
 
-    def _on_not_adapted(self, sentence: str, details: str) -> None:
+    def _on_not_adapted(self, sentence: str, _: str) -> None:
         self._end_adapting()
         if self._adapting is not None:
             self._adapting.forget_view()
-        self._ui.saved.setText(f"Saved. {sentence}")
+        self._ui.adapt_line.setText(sentence)
 
     def _end_adapting(self) -> None:
+        self._ui.adapt_line.setText("")
         if self._adapt_run is not None:
             self._adapt_run.close()
             self._adapt_run = None
+
+
+def _ignore(_: object) -> None:
+    """What is done with what nobody waits for."""
 
 
 def _editor_node() -> Any:

@@ -1,34 +1,41 @@
-"""Learning from the corrections in a result: at once, and thoroughly; the core does it, in the child process."""
+"""Learning from the corrections in results: at once, and thoroughly; the core does it, in the child process."""
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mambaseg import UserError, jobs
+from mambaseg import Cancelled, UserError, jobs, words
+from mambaseg.learn import ProjectImage, apply_locks
 from mambaseg.learn.lineage import Version
-from mambaseg.models import read_model, resolve
+from mambaseg.models import Model, read_model, resolve
 from mambaseg.progress import ProgressCallback
-from MambaSegLib._adapt import Box
-from MambaSegLib._corrections import Correcting
+from MambaSegLib._adapt import Box, Source, read_volume
+from MambaSegLib._corrections import Correcting, same_voxels
+from MambaSegLib._results import results
 from MambaSegLib._runs import Listener, Run
-from MambaSegLib._segments import MODEL, relabel
-from MambaSegLib.Logic import MambaSegLogic
+from MambaSegLib._segments import MODEL, RECORD, Painted, remove_node, show_labels
+from MambaSegLib.Logic import MambaSegLogic, Order
 
-__all__ = ["Adapting", "Learning", "Lesson"]
+__all__ = ["Adapting", "Comparing", "Learning", "Lesson"]
 
 _NOTHING = "Nothing is corrected or confirmed yet; draw in the result or press “This region is right”, then learn."
+_ABSENT = "{n} corrected volume{s} of this project {are} not in the scene, so nothing was learned from {them}."
 _WORK = "learning"  # folder of the project with the state of an unfinished lesson
 _AT_ONCE_MINUTES = 1e-4  # a lesson that is taken up again sees that its time is up, and judges
 _MOST_VOXELS = 2**22  # larger volumes are adapted around the stroke only
 _REACH = 2  # of the network's patch, around the stroke
 
 
+@dataclass(frozen=True)
 class Lesson:
     """What thorough learning came to.
 
@@ -40,11 +47,10 @@ class Lesson:
     notes : sentences about the examples
     """
 
-    def __init__(self, kind: str, version: Version, judgement: dict[str, Any], notes: list[str]) -> None:
-        self.kind = kind
-        self.version = version
-        self.judgement = judgement
-        self.notes = notes
+    kind: str
+    version: Version
+    judgement: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_better(self) -> bool:
@@ -53,14 +59,8 @@ class Lesson:
 
     @property
     def line(self) -> str:
-        """What is shown: "Before 0.71   After 0.86" and the verdict."""
-        before, after = self.judgement["before"], self.judgement["after"]
-        lines = [self.judgement["sentence"], *self.notes]
-        if before["mean"] is not None:
-            n, thing = int(after["n_units"]), "object" if self.kind == "instances" else "part"
-            lines.insert(0, f"Before {before['mean']:.2f}   After {after['mean']:.2f}   on {n} {thing}{'s' * (n != 1)} "
-                            "kept aside")
-        return "\n".join(lines)
+        """What is shown: "Before 0.71   After 0.86", what it forgot, and the verdict."""
+        return "\n".join((*words.lesson_lines(self.judgement, self.kind), *self.notes))
 
 
 class Learning:
@@ -80,61 +80,130 @@ class Learning:
         return self._correcting.project.folder / _WORK
 
     def start(self, listener: Listener, *, is_end: bool = False, **options: Any) -> Run:
-        """Begin; `Listener.finished` gets a `Lesson`.
+        """Begin; `Listener.finished` gets a `Lesson`. All volumes of the project that are in the scene teach it.
 
         Parameters
         ----------
         is_end : judge what a cancelled lesson reached, instead of learning anew
         options : minutes, iterations and other keyword arguments of `mambaseg.finetune`
-
-        Raises
-        ------
-        UserError : nothing to learn from, or the model has gone
         """
         correcting = self._correcting
-        correcting.record()
-        corrections = correcting.image.corrections()
-        if corrections.is_empty:
-            raise UserError(_NOTHING)
-        lineage = correcting.project.lineage
-        current = lineage.start(read_model(resolve(correcting.model_name)))
-        learned_from = correcting.project.learned_from([correcting.image])
-        if is_end:
-            options = {"minutes": _AT_ONCE_MINUTES}
-        else:
-            shutil.rmtree(self._work, ignore_errors=True)
+        drawn = correcting.drawn()
+        others = [(result.model_name, read_volume(result.volume, result.frame), result.checksum)
+                  for result in results() if result.volume is not None and result.checksum != _checksum(correcting)
+                  and result.folder == str(correcting.project.folder)]
+        taught: list[ProjectImage] = []
+        notes: list[str] = []
 
         def prepare(folder: Path, check: ProgressCallback) -> dict[str, Any]:
-            return {"model": str(lineage.path(current)), "output": str(folder / "model"), **options,
-                    "work": str(self._work), "resume": is_end,
-                    "examples": [_write(folder, correcting, corrections.to_examples(), corrections.labels, check)]}
+            correcting.record(drawn)
+            examples = []
+            for number, (source, image) in enumerate(_taught(correcting, others)):
+                corrections = image.corrections()
+                taught.append(image)
+                if not corrections.is_empty:
+                    examples.append(_write(folder, source, corrections.to_examples(), corrections.labels, check,
+                                           prefix=f"{number}_"))
+            if not examples:
+                raise UserError(_NOTHING)
+            notes.extend(_absent(correcting, taught))
+            lineage = correcting.project.lineage
+            current = lineage.start(read_model(resolve(correcting.model_name)))
+            if not is_end:
+                shutil.rmtree(self._work, ignore_errors=True)
+            given = {"minutes": _AT_ONCE_MINUTES} if is_end else options
+            return {"model": str(lineage.path(current)), "output": str(folder / "model"), **given,
+                    "work": str(self._work), "resume": is_end, "examples": examples}
 
-        def finish(answer: dict[str, Any], _: Path) -> Lesson:
-            version = lineage.add(lambda folder: shutil.copytree(answer["model"], folder), learned_from,
-                                  answer["judgement"])
-            return Lesson(correcting.model.kind, version, answer["judgement"], answer["notes"])
+        def collect(answer: dict[str, Any], _: Path) -> Lesson:
+            project = correcting.project
+            version = project.lineage.add(lambda folder: shutil.copytree(answer["model"], folder),
+                                          project.learned_from(taught), answer["judgement"])
+            return Lesson(correcting.model.kind, version, answer["judgement"], (*answer["notes"], *notes))
 
-        return Run(self._logic.worker, "finetune", prepare, finish, listener)
+        return Run(self._logic.worker, "finetune", prepare, collect, listener)
 
     def keep(self, lesson: Lesson) -> str:
         """Work with the new model from now on; what it is found by."""
         lineage = self._correcting.project.lineage
-        return self._use(str(lineage.path(lineage.keep(lesson.version.number))))
+        return self._use(lineage.keep(lesson.version.number))
 
-    def go_back(self, lesson: Lesson) -> str:
+    def throw_away(self, lesson: Lesson) -> str:
         """Throw the new model away; what the one before is found by."""
         lineage = self._correcting.project.lineage
-        return self._use(str(lineage.path(lineage.discard(lesson.version.number))))
+        return self._use(lineage.discard(lesson.version.number))
+
+    def go_back(self, number: int) -> str:
+        """Work with any model of the project again; what it is found by."""
+        return self._use(self._correcting.project.lineage.go_back(number))
+
+    def path(self, lesson: Lesson) -> str:
+        """What the new model is found by."""
+        return str(self._correcting.project.lineage.path(lesson.version))
+
+    def _use(self, version: Version) -> str:
+        model_name = str(self._correcting.project.lineage.path(version))
+        self._correcting.use_model(model_name)
+        return model_name
+
+
+class Comparing:
+    """What another model finds in the same part of the volume, hidden until it is held against what is shown."""
+
+    def __init__(self, logic: MambaSegLogic, correcting: Correcting) -> None:
+        self._logic = logic
+        self._correcting = correcting
+        self._other: Any = None
+        self._was: bool | None = None
+        self.found: NDArray[Any] | None = None
 
     @property
-    def line(self) -> str:
-        """The models so far: "Hippocampus (MRI) > mine, 20 Nov"; empty before the first lesson."""
-        return self._correcting.project.lineage.line()
+    def can_compare(self) -> bool:
+        """Whether there are two results to look at in turn."""
+        return self._other is not None and self._other.GetScene() is not None and not self._correcting.result.is_gone
 
-    def _use(self, model_name: str) -> str:
-        self._correcting.model_name = model_name
-        self._correcting.node.SetAttribute(MODEL, model_name)
-        return model_name
+    def start(self, model_name: str, listener: Listener) -> Run:
+        """Have the model segment what was segmented, unseen; `Listener.finished` is told when it can be compared."""
+        correcting, model = self._correcting, read_model(resolve(model_name))
+        order = Order(correcting.source, model, model_name, _box_of(correcting))
+
+        def collect(answer: dict[str, Any], folder: Path) -> tuple[NDArray[Any], Painted]:
+            found = jobs.read_result(folder, answer).labels
+            return found, Painted.of(apply_locks(found, correcting.image.corrections()), model)
+
+        return Run(self._logic.worker, "segment", lambda *given: order.write_request(*given) | {"preview": False},
+                   collect, listener, order.reason_to_stop, functools.partial(self._show, model))
+
+    def hold(self, is_held: bool) -> None:
+        """Show what the other model found in place of what there is, as long as a key is held."""
+        if not self.can_compare:
+            return
+        mine, other = self._correcting.node.GetDisplayNode(), self._other.GetDisplayNode()
+        if is_held and self._was is None:
+            self._was = bool(mine.GetVisibility())
+            mine.SetVisibility(False)
+            other.SetVisibility(True)
+        elif not is_held and self._was is not None:
+            mine.SetVisibility(self._was)
+            other.SetVisibility(False)
+            self._was = None
+
+    def forget(self) -> None:
+        """Take away what the other model found."""
+        self.hold(False)
+        if self._other is not None and self._other.GetScene() is not None:
+            remove_node(self._other)
+        self._other = self.found = None
+
+    def _show(self, model: Model, collected: tuple[NDArray[Any], Painted]) -> None:
+        self.found, painted = collected
+        source = self._correcting.source
+        node = self._other = show_labels(source, painted, {}, model, "")
+        node.RemoveAttribute(MODEL)  # it is no result to go on with
+        node.SetName(f"{source.name}, after learning")
+        node.GetDisplayNode().SetVisibility(False)
+        for each in (node, node.GetDisplayNode()):
+            each.SetSaveWithScene(False)
 
 
 class Adapting:
@@ -145,25 +214,26 @@ class Adapting:
         self._correcting = correcting
         self._box: Box | None = None  # what the child looks at
 
-    def start(self, listener: Listener) -> Run | None:
-        """Learn from what is corrected now; None where that is not possible at once. The result is changed at the end.
+    def start(self, listener: Listener) -> Run:
+        """Learn from what is kept now; `Listener.finished` gets (labels, box) to lay around the corrections.
 
-        `Listener.finished` gets whether anything changed.
+        Where nothing can be learned at once, `Listener.cancelled` is told.
         """
         correcting = self._correcting
-        corrections = correcting.image.corrections()
-        box = None if corrections.is_empty else self._view(corrections.locked)
-        if box is None or correcting.model.kind == "regions":
-            return None
-        is_new, self._box = box != self._box, box
 
         def prepare(folder: Path, check: ProgressCallback) -> dict[str, Any]:
-            written = _write(folder, correcting, corrections.to_examples(), corrections.labels, check, image=is_new)
+            corrections = correcting.image.corrections()
+            box = None if corrections.is_empty else self._view(corrections.locked)
+            if box is None or correcting.model.kind == "regions":
+                raise Cancelled
+            is_new, self._box = box != self._box, box
+            written = _write(folder, correcting.source, corrections.to_examples(), corrections.labels, check,
+                             has_image=is_new)
             view = {"roi": [list(side) for side in box]} if is_new else {}
             return {"model": correcting.model_name, "session": str(correcting.project.folder), **view, **written}
 
         return Run(self._logic.worker, "adapt", prepare,
-                   lambda answer, folder: self._show(np.load(folder / answer["labels"]), box), listener)
+                   lambda answer, folder: (np.load(folder / answer["labels"]), self._box), listener)
 
     def forget_view(self) -> None:
         """After a failure: the child may know nothing of the view."""
@@ -182,24 +252,57 @@ class Adapting:
         return tuple((max(0, at - side // 2), min(size, at + side // 2 + 1))
                      for at, side, size in zip(middle, reach, shape, strict=True))
 
-    def _show(self, found: NDArray[Any], box: Box) -> bool:
-        """Lay what was learned around the corrections, which stay as they are."""
-        correcting = self._correcting
-        correcting.record()  # what was drawn meanwhile is a fact, too
-        before = correcting.image.labels()
-        labels = before.copy()
-        labels[tuple(slice(*side) for side in box)] = found
-        shown = correcting.image.show_prediction(labels)
-        if np.array_equal(shown, before):
-            return False
-        relabel(correcting.node, correcting.source, shown, correcting.model)
-        return True
+
+def _checksum(correcting: Correcting) -> str:
+    return str(correcting.image.identity.checksum)
 
 
-def _write(folder: Path, correcting: Correcting, examples: NDArray[np.int32], labels: NDArray[Any],
-           check: ProgressCallback, *, image: bool = True) -> dict[str, Any]:
+def _taught(correcting: Correcting, others: list[tuple[str, Source, str]]) -> list[tuple[Source, ProjectImage]]:
+    """The volume at work, and others of the project whose voxels and classes are those that were corrected."""
+    found = [(correcting.source, correcting.image)]
+    known = {identity.checksum: identity for identity in correcting.project.images()}
+    for model_name, source, checksum in others:
+        same = same_voxels(source, checksum) if checksum in known and _fits(model_name, correcting.model) else None
+        if same is not None and all(image.identity.checksum != checksum for _, image in found):
+            found.append((same[0], correcting.project.image(known[checksum], correcting.model.kind)))
+    return found
+
+
+def _fits(model_name: str, model: Model) -> bool:
+    """Whether what was corrected in another model's result can teach this one."""
+    try:
+        other = read_model(resolve(model_name))
+    except UserError:  # it has gone; its corrections say what its classes were no longer
+        return False
+    return (other.kind, other.classes) == (model.kind, model.classes)
+
+
+def _absent(correcting: Correcting, taught: list[ProjectImage]) -> list[str]:
+    """A sentence about corrected volumes that are not in the scene."""
+    seen = {image.identity.checksum for image in taught}
+    project, kind = correcting.project, correcting.model.kind
+    n = sum(any(True for _ in project.image(identity, kind).view.blocks_touched())
+            for identity in project.images() if identity.checksum not in seen)
+    if not n:
+        return []
+    one = n == 1
+    return [_ABSENT.format(n=n, s="" if one else "s", are="is" if one else "are", them="it" if one else "them")]
+
+
+def _box_of(correcting: Correcting) -> Box | None:
+    """The part of the volume that was segmented; None: all of it."""
+    record = json.loads(correcting.result.keeper.GetAttribute(RECORD) or "{}")
+    roi = record.get("settings", {}).get("roi")
+    return None if roi is None else tuple((int(start), int(stop)) for start, stop in roi)
+
+
+def _write(folder: Path, source: Source, examples: NDArray[np.int32], labels: NDArray[Any], check: ProgressCallback, *,
+           prefix: str = "", has_image: bool = True) -> dict[str, Any]:
     """An example in a job's folder; the names of its files."""
-    volume = correcting.source.image
-    names = {"corrections": jobs.write_image(folder, volume.with_data(examples, "ZYX"), "corrections", check),
-             "labels": jobs.write_image(folder, volume.with_data(labels, "ZYX"), "labels", check)}
-    return names | ({"image": jobs.write_image(folder, volume, progress=check)} if image else {})
+    def write(image: Any, name: str) -> str:
+        return jobs.write_image(folder, image, prefix + name, check)
+
+    volume = source.image
+    names = {"corrections": write(volume.with_data(examples, "ZYX"), "corrections"),
+             "labels": write(volume.with_data(labels, "ZYX"), "labels")}
+    return names | ({"image": write(volume, "image")} if has_image else {})

@@ -10,19 +10,23 @@ import qt
 
 import slicer
 from mambaseg import Progress, UserError, words
+from mambaseg.learn.project import data_folder
 from mambaseg.models import bundled, read_model, resolve
 from MambaSegLib._adapt import read_volume
+from MambaSegLib._modality import mismatch
 from MambaSegLib._runs import Listener, Run
-from MambaSegLib._sequences import sequence_of, show_frames
+from MambaSegLib._sequences import proxy_of, sequence_of, show_frames
+from MambaSegLib._where import red_slice, slice_views
 from MambaSegLib.Logic import MambaSegLogic, Order, Outcome
 
-__all__ = ["SegmentCard", "red_slice"]
+__all__ = ["SegmentCard"]
 
 _FIRST = "hippocampus-mri"
 _SAMPLE = Path(__file__).parents[1] / "Resources/Samples/brain_block.nii.gz"
 _FROM_FOLDER = "From a folder…"
 _RECENT = "MambaSeg/RecentModels"
 _MOST_RECENT = 8
+_PLACES = ("whole", "view", "region", "slice")
 _SETTLE_MS = 300  # an estimate is asked for once the choices rest
 
 
@@ -35,18 +39,23 @@ class SegmentCard:
     logic : does the work
     track : takes a run to be polled
     on_result : gets each `Outcome`, and how many orders still wait
+    on_frames : gets the node that shows the results of a sequence in turn, and the outcomes
+    on_image : called when another volume is looked at
     """
 
     def __init__(self, ui: Any, logic: MambaSegLogic, track: Callable[[Run], None],
-                 on_result: Callable[[Outcome, int], None]) -> None:
+                 on_result: Callable[[Outcome, int], None], on_frames: Callable[[Any, list[Outcome]], None],
+                 on_image: Callable[[Any], None]) -> None:
         self._ui = ui
         self._logic = logic
         self._track = track
         self._on_result = on_result
+        self._on_frames = on_frames
+        self._on_image = on_image
         self._parameters: Any = None
         self._models: list[str] = []
         self._waiting: list[Order] = []
-        self._frames: list[Any] = []  # results of a sequence so far
+        self._frames: list[Outcome] = []  # results of a sequence so far
         self._run: Run | None = None
         self._order: Order | None = None
         self._question: Run | None = None
@@ -65,7 +74,8 @@ class SegmentCard:
         ui.open_sample.connect("clicked(bool)", self.open_sample)
         for name in ("image", "region", "mask"):
             getattr(ui, name).connect("currentNodeChanged(vtkMRMLNode*)", self.look)
-        for name in ("where_whole", "where_region", "where_slice", "mirror"):
+        ui.image.connect("currentNodeChanged(vtkMRMLNode*)", lambda *_: on_image(ui.image.currentNode()))
+        for name in (*(f"where_{place}" for place in _PLACES), "mirror"):
             getattr(ui, name).connect("toggled(bool)", self._on_choice)
         ui.model_card.setVisible(False)
         ui.options.setVisible(False)
@@ -127,6 +137,8 @@ class SegmentCard:
         for control in (ui.hint, ui.open_sample):
             control.setVisible(node is None)
         ui.read_as.setText(_reading(node))
+        ui.unsuited.setText(mismatch(node, _described(self.model_name)))
+        ui.unsuited.setVisible(bool(ui.unsuited.text))
         ui.region.setVisible(bool(ui.where_region.checked))
         ui.all_frames.setVisible(node is not None and sequence_of(node) is not None)
         ui.run.setEnabled(node is not None)
@@ -148,6 +160,8 @@ class SegmentCard:
             if options["roiNode"] is None:
                 raise UserError("No region is chosen; make one with the module Markups and choose it, or segment the "
                                 "whole image.")
+        elif ui.where_view.checked:
+            options["viewNodes"] = slice_views()
         elif ui.where_slice.checked:
             options["sliceNode"] = red_slice()
         image = ui.image.currentNode()
@@ -225,9 +239,11 @@ class SegmentCard:
 
     def _next(self) -> None:
         order = self._order = self._waiting.pop(0)
-        run = self._run = self._logic.start(order, Listener(self._on_progress, self._on_finished, self._on_failed,
-                                                            lambda: self._over("Stopped.")))
+        run = self._run = self._logic.start(order, self._listener(self._on_finished))
         self._track(run)
+
+    def _listener(self, finished: Callable[[Any], None]) -> Listener:
+        return Listener(self._on_progress, finished, self._on_failed, lambda: self._over("Stopped."))
 
     def _on_progress(self, update: Progress) -> None:
         ui = self._ui
@@ -239,19 +255,20 @@ class SegmentCard:
 
     def _on_finished(self, outcome: Outcome) -> None:
         n_waiting = len(self._waiting)
-        self._over(words.found(outcome.record))
-        if outcome.order.is_frame:
+        self._over("\n".join((words.found(outcome.record), *outcome.record["notes"])))
+        if outcome.order.frame is not None:
             self._collect(outcome)
         else:
             self._on_result(outcome, n_waiting)
 
     def _collect(self, outcome: Outcome) -> None:
         """Put the results of a sequence together once the last one is there."""
-        self._frames.append(outcome.node)
+        self._frames.append(outcome)
         volume = outcome.order.source.node
         if not any(order.source.node is volume for order in (*self._waiting, *self._running())):
             frames, self._frames = self._frames, []
-            show_frames(volume, frames)
+            sequence = show_frames(volume, [each.node for each in frames])
+            self._on_frames(proxy_of(volume, sequence), frames)
 
     def _running(self) -> list[Order]:
         return [] if self._order is None else [self._order]
@@ -305,39 +322,42 @@ class SegmentCard:
         self._ui.model_card.setText("" if model is None else words.model_card(model))
         if self._parameters is not None:
             self._parameters.model = self._models[index]
-        self._soon.start()
+        self.look()
 
     def _on_activated(self, index: int) -> None:
         """The last entry asks for a folder."""
         if index != len(self._models):
             return
-        chosen = self._parameters.model if self._parameters is not None else _FIRST
-        folder = qt.QFileDialog.getExistingDirectory(None, "A model package")
-        try:
-            self.choose_model(folder or chosen or _FIRST)
-        except UserError as error:
-            self.fill_models(chosen)
-            self.show_idle(str(error))
+        chosen = self._parameters.model if self._parameters is not None else ""
+        self.fill_models(chosen or _FIRST)
+        folder = qt.QFileDialog.getExistingDirectory(None, "A model package, or an nnU-Net model folder")
+        if folder:
+            self.open_model(Path(folder))
+
+    def open_model(self, folder: Path) -> None:
+        """Choose the model in a folder; one of nnU-Net or U-Mamba becomes a package first."""
+        if (folder / "model.json").is_file():
+            try:
+                self.choose_model(str(folder))
+            except UserError as error:
+                self.show_idle(str(error))
+            return
+        if self.is_busy:
+            return
+        output = data_folder() / "models" / folder.name
+        self._show_busy("Reading the model…")
+        self._run = Run(self._logic.worker, "import", lambda *_: {"source": str(folder), "output": str(output)},
+                        lambda answer, _: str(answer["model"]), self._listener(self._on_imported))
+        self._track(self._run)
+
+    def _on_imported(self, name: str) -> None:
+        self._over("The model was read; it is in the list from now on.")
+        self.choose_model(name)
 
     def _on_choice(self, *_: object) -> None:
         if self._parameters is not None:
-            self._parameters.where = next(name for name in ("whole", "region", "slice")
-                                          if getattr(self._ui, f"where_{name}").checked)
+            self._parameters.where = next(place for place in _PLACES if getattr(self._ui, f"where_{place}").checked)
         self.look()
-
-
-def red_slice() -> Any:
-    """The red slice view.
-
-    Raises
-    ------
-    UserError : there is none
-    """
-    node = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode")
-    if node is None:
-        raise UserError("There is no red slice view to take the slice from; choose a layout with one, for example "
-                        "Four-Up.")
-    return node
 
 
 def _reading(node: Any) -> str:

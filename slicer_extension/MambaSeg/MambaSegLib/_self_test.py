@@ -44,15 +44,15 @@ def run_self_test(scene: Any, model: str = "hippocampus-mri", logic: MambaSegLog
         if logic is None:
             own.close()
     source = read_volume(volume)
-    found = layers(result, source)
-    _check(len(found) == 1 and found[0][1].shape == source.shape, "the result does not lie on the volume's grid")
+    found = [layer.on_grid(source) for layer in layers(result)]
+    _check(len(found) == 1 and found[0].shape == source.shape, "the result does not lie on the volume's grid")
     _check(result.GetSegmentation().GetNumberOfSegments() > 0, "the result has no segments")
     _check(result.GetTransformNodeID() == volume.GetTransformNodeID(), "the result lies elsewhere")
     before = os.environ.get("MAMBASEG_DATA")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MAMBASEG_DATA"] = folder  # the user's projects are none of a test's business
         try:
-            _correct(result, source, model, found[0][1])
+            _correct(result, source, found[0])
         finally:
             if before is None:
                 del os.environ["MAMBASEG_DATA"]
@@ -61,9 +61,9 @@ def run_self_test(scene: Any, model: str = "hippocampus-mri", logic: MambaSegLog
     return result
 
 
-def _correct(result: Any, source: Any, model: str, labels: Any) -> None:
+def _correct(result: Any, source: Any, labels: Any) -> None:
     """Draw something and see that it is known."""
-    correcting, _ = Correcting.begin(result, source, model, labels)
+    correcting, _ = Correcting.begin(result, source, labels)
     try:
         segment = result.GetSegmentation().GetNthSegmentID(0)
         array = slicer.util.arrayFromSegmentBinaryLabelmap(result, segment, source.node).copy()

@@ -7,19 +7,37 @@ from typing import Any
 
 import slicer
 from mambaseg import UserError
-from MambaSegLib._segments import remove_node
+from MambaSegLib._segments import VOLUME, remove_node
 
-__all__ = ["frames_of", "sequence_of", "show_frames"]
+__all__ = ["browser_of", "frames_of", "proxy_of", "sequence_of", "show_frames", "shown_frame"]
+
+
+def browser_of(node: Any) -> Any:
+    """The sequence browser that steps through what a node shows; None for an ordinary node."""
+    scene = node.GetScene()
+    browsers = [scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode")
+                for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode"))]
+    return next((browser for browser in browsers if browser.IsProxyNodeID(node.GetID())), None)
 
 
 def sequence_of(node: Any) -> Any:
     """The sequence whose volumes a node shows; None for an ordinary volume."""
-    browser = _browser_of(node)
+    browser = browser_of(node)
     return None if browser is None else browser.GetSequenceNode(node)
 
 
+def shown_frame(node: Any) -> int:
+    """Number of the time point of a sequence that a node shows."""
+    return max(0, browser_of(node).GetSelectedItemNumber())
+
+
+def proxy_of(node: Any, sequence: Any) -> Any:
+    """The node that shows a sequence which goes along with that of another node."""
+    return browser_of(node).GetProxyNode(sequence)
+
+
 def frames_of(node: Any) -> list[Any]:
-    """The volumes of the sequence that a node shows, in their order.
+    """The nodes of the sequence that a node shows, in their order.
 
     Raises
     ------
@@ -38,9 +56,10 @@ def show_frames(node: Any, segmentations: Sequence[Any]) -> Any:
     Parameters
     ----------
     node : the volume that shows the sequence
-    segmentations : nodes in the order of the volumes; they are moved into the sequence
+    segmentations : nodes in the order of the volumes; they are moved into the sequence, which then follows what is
+        drawn
     """
-    browser, volumes = _browser_of(node), sequence_of(node)
+    browser, volumes = browser_of(node), sequence_of(node)
     scene = node.GetScene()
     name = segmentations[0].GetName()
     sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", scene.GenerateUniqueName(f"{name} sequence"))
@@ -50,19 +69,14 @@ def show_frames(node: Any, segmentations: Sequence[Any]) -> Any:
         sequence.SetDataNodeAtValue(segmentation, volumes.GetNthIndexValue(index))
         remove_node(segmentation)
     browser.AddSynchronizedSequenceNode(sequence)
+    browser.SetSaveChanges(sequence, True)  # else the next time point wipes out what was drawn
     _logic(scene).UpdateProxyNodesFromSequences(browser)
     proxy = browser.GetProxyNode(sequence)
     if proxy is not None:
         proxy.SetName(name)
         proxy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+        proxy.SetNodeReferenceID(VOLUME, node.GetID())
     return sequence
-
-
-def _browser_of(node: Any) -> Any:
-    scene = node.GetScene()
-    browsers = [scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode")
-                for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode"))]
-    return next((browser for browser in browsers if browser.IsProxyNodeID(node.GetID())), None)
 
 
 def _logic(scene: Any) -> Any:

@@ -1,0 +1,91 @@
+"""The results in a scene, each with its volume: a segmentation node, or one time point of a sequence of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+from MambaSegLib._segments import MODEL, volume_of
+from MambaSegLib._sequences import frames_of, sequence_of, shown_frame
+
+__all__ = ["IDENTITY", "PROJECT", "Result", "result_of", "results", "results_of"]
+
+PROJECT = "MambaSeg.project"  # attribute of a result: folder of the journal with its corrections
+IDENTITY = "MambaSeg.identity"  # attribute of a result: checksum of the volume's voxels
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result.
+
+    Parameters
+    ----------
+    node : segmentation node in the scene; of a sequence the one that shows its time points in turn
+    keeper : where its attributes are: `node` itself, or the time point's own node, which shares the segments
+    volume : volume node; None where it is not there any more
+    frame : of a sequence the time point's volume; else None
+    """
+
+    node: Any
+    keeper: Any
+    volume: Any
+    frame: Any = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return str(self.node.GetName())
+
+    @property
+    def folder(self) -> str:
+        """Of the project with its corrections; empty: nobody has corrected it yet."""
+        return self.keeper.GetAttribute(PROJECT) or ""
+
+    @property
+    def checksum(self) -> str:
+        """Of the voxels that it was made from."""
+        return self.keeper.GetAttribute(IDENTITY) or ""
+
+    @property
+    def model_name(self) -> str:
+        """What its model is found by; empty: it is not one of ours."""
+        return self.keeper.GetAttribute(MODEL) or ""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was removed, or the scene was closed."""
+        return self.node.GetScene() is None
+
+    def set(self, attribute: str, value: str) -> None:
+        """Write an attribute into the scene; of a time point in view the shown node hands on what it has."""
+        for node in {self.keeper, self.node} if self.is_shown else {self.keeper}:
+            node.SetAttribute(attribute, value)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is this time point that is in view."""
+        return self.keeper is self.node or self.keeper.GetSegmentation() is self.node.GetSegmentation()
+
+
+def result_of(node: Any) -> Result:
+    """The result in a segmentation node; of a sequence the time point in view."""
+    found = results_of(node)
+    return found[shown_frame(node)] if len(found) > 1 else found[0]
+
+
+def results_of(node: Any) -> list[Result]:
+    """The result in a segmentation node; of a sequence all of them, in order."""
+    volume = volume_of(node)
+    if sequence_of(node) is None:
+        return [Result(node, node, volume)]
+    frames: list[Any] = [None] * len(frames_of(node)) if volume is None else frames_of(volume)
+    return [Result(node, keeper, volume, frame) for keeper, frame in zip(frames_of(node), frames, strict=False)]
+
+
+def results() -> list[Result]:
+    """All results of ours in the scene."""
+    scene = slicer.mrmlScene
+    nodes = [scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
+             for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"))]
+    return [result for node in nodes for result in results_of(node) if result.model_name]
