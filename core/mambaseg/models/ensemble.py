@@ -34,7 +34,8 @@ def make_ensemble(models: Sequence[Model | Path | str], output: Path | str, name
     """Make one package of several models of the same classes and channels, each with its own network and plan.
 
     The probabilities of the models are averaged, each model counting once; folds within a model stay together, with
-    their logits averaged. So nnU-Net joins configurations (doi:10.1038/s41592-020-01008-z).
+    their logits averaged. So nnU-Net joins configurations (doi:10.1038/s41592-020-01008-z). Of a model that was
+    taught a new kind of pictures the network for these is taken; adapters are left out.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def make_ensemble(models: Sequence[Model | Path | str], output: Path | str, name
     ------
     ModelError : fewer than two models, or two of them find different things or take different images
     """
-    loaded = [model if isinstance(model, Model) else load_model(model) for model in models]
+    loaded = [(model if isinstance(model, Model) else load_model(model)).alone() for model in models]
     if len(loaded) < 2:
         raise ModelError(f"An ensemble is made of two or more models, but {len(loaded)} was given; name another.")
     output = Path(output).resolve()

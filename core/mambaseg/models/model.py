@@ -216,6 +216,12 @@ class Model:
                     if not adapter.taught or is_like(signature, adapter.taught, self.trained_on)))
         return self
 
+    def alone(self) -> Model:
+        """What answers for the pictures that were taught last, without former networks and without adapters."""
+        if not self.taught and not self.adapters:
+            return self
+        return dataclasses.replace(self, members=() if self.taught else self.members, taught=(), adapters=())
+
     def _with_adapters(self, adapters: tuple[Adapter, ...]) -> Model:
         """The model with some of its adapters; the same object for the same ones, so that its networks are kept."""
         if adapters == self.adapters:

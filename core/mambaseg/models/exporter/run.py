@@ -52,6 +52,19 @@ def export_model(model: Model | Path | str, to: str, output: Path | str) -> Expo
     if to not in FORMATS:
         raise UserError(f"{to!r} is no format to export to; choose one of {', '.join(FORMATS)}.")
     loaded = model if isinstance(model, Model) else load_model(model)
+    alone = loaded.alone()
     with atomic_folder(output) as folder:
-        notes = FORMATS[to](loaded, folder)
-    return Exported(loaded, Path(output), notes)
+        notes = FORMATS[to](alone, folder)
+    return Exported(alone, Path(output), (*_left_out(loaded), *notes))
+
+
+def _left_out(model: Model) -> list[str]:
+    """What of a model no other program can do, in sentences for people."""
+    notes = []
+    if model.taught:
+        notes.append("Only the network for the kind of images that the model learned last was exported; for other "
+                     "images export the model that it was made from.")
+    named = [adapter.name for adapter in model.adapters if adapter.is_on]
+    if named:
+        notes.append(f"What the model learned at once ({', '.join(named)}) was not exported.")
+    return notes
