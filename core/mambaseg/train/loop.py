@@ -180,7 +180,7 @@ class _Run:
         """Iterate until the time or the iterations are used up."""
         n_bad = 0
         state = self.state
-        watch = _Watch(state.elapsed_s)
+        watch = _Watch(state.elapsed_s, self.device)
         for batch in batches:
             done = self.settings.share_done(state.iteration, state.elapsed_s)
             if done >= 1:
@@ -312,7 +312,8 @@ class _Run:
 class _Watch:
     """Time spent training; the first process's counts for all, and so does its wish to stop."""
 
-    def __init__(self, elapsed_s: float) -> None:
+    def __init__(self, elapsed_s: float, device: torch.device) -> None:
+        self._device = device  # through which the processes talk
         self._started_s = time.monotonic() - elapsed_s
         self._stopped: Cancelled | None = None
 
@@ -335,8 +336,8 @@ class _Watch:
         own_s = time.monotonic() - self._started_s
         if processes.count() == 1:
             return own_s
-        device = processes.own_device("auto")
-        told = torch.tensor([own_s if processes.rank() == 0 else 0.0, float(self._stopped is not None)], device=device)
+        told = torch.tensor([own_s if processes.rank() == 0 else 0.0, float(self._stopped is not None)],
+                            device=self._device)
         seconds, n_stopped = processes.total(told).tolist()
         if n_stopped:
             raise self._stopped or Cancelled

@@ -94,7 +94,8 @@ def share(network: nn.Module, device: torch.device) -> nn.Module:
     if count() == 1:
         return network
     ids = [device.index] if device.type == "cuda" else None
-    # some networks have weights that never reach the output
+    # Weights without a gradient: those of the coarsest level, whose loss has no weight, and some that nothing reads.
+    # Torch may warn that there are none; it looks at the outputs, not at the loss
     shared: nn.Module = DistributedDataParallel(network, device_ids=ids, find_unused_parameters=True)
     return shared
 
