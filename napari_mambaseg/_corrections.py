@@ -257,7 +257,8 @@ class Corrector:
 
     def _on_change(self, picture: Picture) -> None:
         """Something may have changed: undo, a script, the slider."""
-        self._kept(picture, lambda: picture.steps.follow(np.asarray(picture.layer.data)))
+        if not picture.problem:  # else there is something that could not be written yet, and is found by comparing
+            self._kept(picture, lambda: picture.steps.follow(np.asarray(picture.layer.data)))
         if picture.layer.data.shape != picture.image.view.shape or not picture.is_large:
             picture.unchecked = [()]
         else:
