@@ -7,7 +7,7 @@ READY := .venv/.ready
 DISPLAYED := .venv/.displayed
 export PYTHON
 
-.PHONY: help setup demo check test test-core test-slicer test-gui test-quick soak clean
+.PHONY: help setup demo check test test-core test-slicer test-py312 test-gui test-quick soak clean
 
 help:
 	@echo "make demo        segment a real microscopy picture with a model that comes along"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-quick  the tests without the slow ones and without windows"
 	@echo "make test-gui    the tests of the napari plugin, on a display of their own"
 	@echo "make test-slicer the tests of the 3D Slicer extension, without Slicer"
+	@echo "make test-py312  some of both on Python 3.12, as in Slicer; its grammar only where there is none"
 	@echo "make soak        the long proofs: hundreds of kills, estimates against runs"
 	@echo "make check       lint, types and layers"
 
@@ -40,6 +41,7 @@ $(DISPLAYED): tools/apt-packages.txt $(READY)
 test: check
 	@$(MAKE) --no-print-directory test-core
 	@$(MAKE) --no-print-directory test-slicer
+	@$(MAKE) --no-print-directory test-py312
 	@$(MAKE) --no-print-directory test-gui
 
 test-core: $(READY)
@@ -47,6 +49,9 @@ test-core: $(READY)
 
 test-slicer: $(READY)
 	env -u DISPLAY QT_QPA_PLATFORM=offscreen $(BIN)/pytest -q tests/slicer --cov=mambaseg --cov-append --cov-report=
+
+test-py312: $(READY)
+	tools/test-py312.sh
 
 test-gui: $(READY) $(DISPLAYED)
 	tools/with-display $(BIN)/pytest -q tests/napari --cov=mambaseg --cov=napari_mambaseg --cov-append --cov-report=term
@@ -58,4 +63,4 @@ soak: $(READY)
 	$(BIN)/pytest -q -s -m soak --ignore=tests/napari --ignore=tests/slicer
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

@@ -1,5 +1,6 @@
 """Setting up inside Slicer: nothing without consent, and a failure is a sentence."""
 
+import importlib.util
 import subprocess
 import sys
 import types
@@ -12,6 +13,8 @@ import slicer_stand_in
 from MambaSegLib.Install import Installer, InstallError
 
 REQUIREMENTS = Path(__file__).parents[2] / "slicer_extension/MambaSeg/Resources/requirements.txt"
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="is about a torch that is there")
 
 
 @pytest.fixture
@@ -49,6 +52,7 @@ def test_says_what_it_will_do_and_how_big_it_is(host, tmp_path):
     assert host.calls == []
 
 
+@needs_torch
 def test_torch_comes_from_its_extension_and_is_not_replaced(host):
     installer, lines = Installer(REQUIREMENTS), []
     installer.install(tell=lines.append)
@@ -70,6 +74,7 @@ def test_offline_from_a_folder_of_wheels(host, tmp_path):
     assert all({"--no-index", "--find-links", str(tmp_path)} <= set(arguments) for arguments, _ in host.calls)
 
 
+@needs_torch
 def test_slicer_before_5_12(host, monkeypatch):
     seen = []
     monkeypatch.delitem(sys.modules, "slicer.packaging")
