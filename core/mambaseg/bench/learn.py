@@ -44,7 +44,7 @@ Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x);
 
 _VIEW_PX = 512
 _QUICK = Policy(rate=3e-3, rehearse=0.0, rehearsal_share=0.0, patch_size=64)  # of a network made in seconds
-_SHIFT_VOXELS = 4  # of the border between the two halves of the hippocampus
+_SHIFT_VOXELS = 6  # of the border between the two halves of the hippocampus
 
 
 @dataclass(frozen=True)
