@@ -205,8 +205,8 @@ class InstantSession:
         steps: list[dict[str, Tensor]] = [{"weights": self._weights, "sigma": torch.tensor([self._sigma])}]
         taught = [*self._taught.values()]
         known = {adapter.name: adapter for adapter in self.model.adapters}
-        name = next(each for each in (name, *(f"{name}-{number}" for number in itertools.count(2)))
-                    if each not in known or known[each] in base.adapters)
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        name = next(each for each in names if each not in known or known[each] in base.adapters)
         if name in known and known[name].is_on:  # this session began with it, and goes on from there
             steps = read_steps(self.model, known[name]) + steps
             taught += known[name].taught

@@ -27,6 +27,7 @@ _FEWEST = 4  # known pictures; fewer do not tell how far apart pictures of one k
 # representatives of 500 nuclei pictures in standard deviations, near is 0.6; nine of ten held-back ones are within
 # 0.46, and phase contrast begins at 0.52 with a median of 0.70. For the hippocampus these are 0.51, 0.44 and 1.8.
 _NEAR_SHARE, _NEAR_MARGIN = 0.75, 1.25
+_LEAST_NEAR = 0.4  # where few and much the same pictures are known
 _KIND_REACH = 2.0  # times near: one tissue picture takes along 70 % of the others and 4 % of fluorescence
 _LEAST_SPREAD = 0.2  # pictures of one kind differ by this anyhow, even where those known do not
 
@@ -127,7 +128,7 @@ def is_new(given: Sequence[float], known: Signatures) -> bool:
 def _near(rows: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
     """How far apart pictures of one kind may be."""
     nearest = [np.partition(_distances(rows, row, spread), 1)[1] for row in rows]
-    return _NEAR_MARGIN * float(np.quantile(nearest, _NEAR_SHARE))
+    return max(_LEAST_NEAR, _NEAR_MARGIN * float(np.quantile(nearest, _NEAR_SHARE)))
 
 
 def _spread(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -67,7 +67,8 @@ def test_a_planar_network_learns_the_slices_of_volumes(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "set", n=2, instances=False)
     for part, case in itertools.product(("images", "labels"), range(2)):
         plane = tifffile.imread(data / part / f"case{case}.tif")
-        tifffile.imwrite(data / part / f"case{case}.tif", np.stack([plane] * 3), metadata={"axes": "ZYX"})
+        tifffile.imwrite(data / part / f"case{case}.tif", np.stack([plane] * 3), photometric="minisblack",
+                         metadata={"axes": "ZYX"})
     model = mambaseg.train(data, output=tmp_path / "model", network="unetv2", iterations=1, batch_size=2)
     assert model.plan.ndim == 2
     volume = mambaseg.read(data / "images" / "case0.tif")
