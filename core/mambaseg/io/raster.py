@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 from mambaseg._errors import ImageError
 from mambaseg.image import Image
 from mambaseg.io._guard import check_claim, file_name, reading, sniff
+from mambaseg.io.npy_lock import NPY_LOCK
 
 __all__ = ["read_npy", "read_raster", "write_png"]
 
@@ -66,7 +67,9 @@ def read_npy(path: Path) -> Image:
     """
     with reading(path, "NumPy"):
         # The map reads the header only, and fails where the file is shorter than the header says
-        array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        with NPY_LOCK:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.array(mapped)
         image = Image.from_array(array.astype(array.dtype.newbyteorder("="), copy=False))
         return Image(image.data, image.axes, image.grid, (), image.is_rgb, file_name(path), {"format": "NumPy"})
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mambaseg._errors import UserError
 from mambaseg.io.atomic import atomic_path
+from mambaseg.io.npy_lock import NPY_LOCK
 from mambaseg.plan import Plan
 from mambaseg.prepare import prepare
 from mambaseg.progress import ProgressCallback
@@ -138,7 +139,8 @@ def _mapped(path: Path, file: Any) -> NDArray[Any]:
     """The array at the file's position, which moves behind it."""
     if npy.read_magic(file) != (1, 0):
         raise ValueError("another version")
-    shape, _, dtype = npy.read_array_header_1_0(file)
+    with NPY_LOCK:
+        shape, _, dtype = npy.read_array_header_1_0(file)
     start = file.tell()
     file.seek(start + math.prod(shape) * dtype.itemsize)
     if not math.prod(shape):
