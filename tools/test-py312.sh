@@ -33,16 +33,19 @@ names = {text: re.match(r"[\w.-]+", text)[0].lower() for text in wanted}
 kept = [text for text in wanted if names[text] in chosen or text in project["dependencies"]]
 print("\n".join([*(text for text in kept if names[text] not in {"torch", "batchgeneratorsv2"}), "pyside6-essentials"]))
 END
-    "${pip[@]}" install -c constraints.txt -r "$venv/needed.txt"
-    "${pip[@]}" install --no-deps -e .
-    touch "$venv/.ready"
+    "${pip[@]}" install -c constraints.txt -r "$venv/needed.txt" && "${pip[@]}" install --no-deps -e . &&
+        touch "$venv/.ready"
 }
 
-if ! python=$(find_python); then
-    echo "There is no Python 3.12 here, so only its grammar is checked."
-    exec .venv/bin/ruff check --quiet --target-version py312 core slicer_extension napari_mambaseg
+only_grammar() {
+    echo "There is no Python 3.12 here, or no packages for it, so only its grammar is checked."
+    exec .venv/bin/ruff check --isolated --select E9 --target-version py312 core slicer_extension napari_mambaseg
+}
+
+python=$(find_python) || only_grammar
+if ! [ "$venv/.ready" -nt constraints.txt ] || ! [ "$venv/.ready" -nt pyproject.toml ]; then
+    set_up "$python" || only_grammar
 fi
-[ "$venv/.ready" -nt constraints.txt ] && [ "$venv/.ready" -nt pyproject.toml ] || set_up "$python"
 "$venv/bin/python" -m compileall -q core slicer_extension
 export QT_QPA_PLATFORM=offscreen
 unset DISPLAY
