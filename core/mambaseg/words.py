@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from mambaseg.progress import Progress
     from mambaseg.segmentation import Estimate
 
-__all__ = ["NO_MEMORY", "bug_report", "duration", "estimate_line", "found", "how_far", "lesson_lines", "loss",
-           "model_card", "model_line", "progress_sentence", "read_as", "saved", "size", "size_unit", "things"]
+__all__ = ["NO_MEMORY", "bug_report", "duration", "estimate_line", "found", "how_far", "learning_sentence",
+           "lesson_lines", "loss", "model_card", "model_line", "progress_sentence", "read_as", "saved",
+           "size", "size_unit", "things"]
 
 NO_MEMORY = "The memory does not suffice; choose a part of the image, or close other programs."
 
@@ -65,6 +66,18 @@ def loss(update: Progress) -> float | None:
         return float(rest.split(",")[0]) if word == "loss" else None
     except ValueError:
         return None
+
+
+def learning_sentence(update: Progress, has_begun: bool) -> str:
+    """What learning is at, for a line below its bar: "Round 31 of 120, 6 s left".
+
+    Parameters
+    ----------
+    has_begun : whether a loss was told before; what follows the training is then the comparison
+    """
+    if update.stage == "Training":
+        return progress_sentence(mambaseg.Progress("Round", update.done, update.total, "", None, update.seconds_left))
+    return "Comparing before and after…" if has_begun else f"{update.stage}…"
 
 
 def read_as(image: Image) -> str:

@@ -123,11 +123,9 @@ class LearnCard(Card):
             if loss is not None:
                 self._losses.append(loss)
                 self.curve.show_values(self._losses, "Error on the corrections, the lower the better.")
-            plain = Progress("Round", update.done, update.total, "", None, update.seconds_left)
-            self.line.setText(words.progress_sentence(plain))
         else:
             self.bar.setRange(0, 0)
-            self.line.setText("Comparing before and after…" if self._losses else f"{update.stage}…")
+        self.line.setText(words.learning_sentence(update, bool(self._losses)))
 
     def show_stopping(self) -> None:
         """The click has been heard."""

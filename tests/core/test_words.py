@@ -98,3 +98,10 @@ def test_what_learning_came_to(changes: dict[str, Any], lines: list[str]) -> Non
                  "gain_high": 0.2, "better": False, "sentence": "Nothing was kept aside.",
                  "forgetting": {"on": "its test input", "before": 1.0, "after": 0.99}}
     assert words.lesson_lines(judgement | changes, "instances") == lines
+
+
+def test_learning_says_what_it_is_at() -> None:
+    training = Progress("Training", 31, 120, "loss 0.5", None, 6.0)
+    assert words.learning_sentence(training, False) == "Round 31 of 120, 6 s left"
+    assert words.learning_sentence(Progress("Reading", 0, 2), False) == "Reading…"
+    assert words.learning_sentence(Progress("Scoring", 0, 2), True) == "Comparing before and after…"

@@ -85,8 +85,7 @@ def _start(model: Model, examples: Sequence[Example], signatures: Sequence[Seque
 
 def _kept(model: Model, start: Model, signatures: Sequence[Sequence[float]]) -> list[Model]:
     """Networks that go on answering for other kinds of pictures than the corrected ones, the newest first."""
-    formers = [part for part, member in zip(list(model.parts.values())[1:], model.members, strict=True)
-               if member.is_former]
+    formers = model.formers
     if model.taught and start is model:  # it learns more of the kind that it was taught
         return formers
     is_ensemble = len(formers) < len(model.members)

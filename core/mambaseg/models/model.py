@@ -203,8 +203,7 @@ class Model:
         ----------
         signature : of the picture; see `mambaseg.models.domains.signature`
         """
-        formers = [part for part, member in zip(list(self.parts.values())[1:], self.members, strict=True)
-                   if member.is_former]
+        formers = self.formers
         known = self.trained_on
         for former in formers:
             known += former.taught
@@ -257,8 +256,18 @@ class Model:
     @property
     def _others(self) -> list[Model]:
         """The further networks of the ensemble as models of their own."""
-        return [part for part, member in zip(list(self.parts.values())[1:], self.members, strict=True)
-                if not member.is_former]
+        return [part for part, is_former in self._further if not is_former]
+
+    @property
+    def formers(self) -> list[Model]:
+        """The networks that answer for other kinds of pictures than those taught last, the newest first."""
+        return [part for part, is_former in self._further if is_former]
+
+    @property
+    def _further(self) -> list[tuple[Model, bool]]:
+        """Each network but the first as a model of its own, and whether it is a former one."""
+        return [(part, member.is_former)
+                for part, member in zip(list(self.parts.values())[1:], self.members, strict=True)]
 
     @functools.cached_property
     def built(self) -> nn.Module:

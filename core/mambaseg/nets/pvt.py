@@ -91,7 +91,7 @@ class _Attention(nn.Module):
         source = self.norm(_tokens(self.sr(_map(tokens, size)))) if self.reduction > 1 else tokens
         keys, values = (self._split(part) for part in self.kv(source).chunk(2, dim=-1))  # keys of all heads first
         mixed = functional.scaled_dot_product_attention(queries, keys, values)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, L, C) -> (batch, head, L, C / heads)."""
@@ -119,7 +119,7 @@ class _FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.fc2(functional.gelu(self.dwconv(self.fc1(tokens), size)))  # type: ignore[no-any-return]
+        return self.fc2(functional.gelu(self.dwconv(self.fc1(tokens), size)))  # type: ignore[no-any-return]  # as above
 
 
 class PVTBlock(nn.Module):

@@ -153,9 +153,9 @@ class LearnCard:
 
     def _on_progress(self, update: Progress) -> None:
         ui = self._ui
+        ui.learn_line.setText(words.learning_sentence(update, bool(self._losses)))
         if update.stage != "Training":
             ui.learn_progress.setRange(0, 0)
-            ui.learn_line.setText("Comparing before and after…" if self._losses else f"{update.stage}…")
             return
         if update.total:
             ui.learn_progress.setRange(0, update.total)
@@ -164,8 +164,6 @@ class LearnCard:
         if loss is not None:
             self._losses.append(loss)
             _draw_curve(ui.curve, self._losses)
-        ui.learn_line.setText(words.progress_sentence(
-            Progress("Round", update.done, update.total, "", None, update.seconds_left)))
 
     def _on_finished(self, lesson: Lesson) -> None:
         self._lesson = lesson
