@@ -156,6 +156,11 @@ class Decoder:
             if value is not None and not value >= 0:
                 raise UserError(f"{name} is {value}, but a size cannot be negative; give 0 or more.")
 
+    @property
+    def target(self) -> str:
+        """What the network learns of objects, a key of `INSTANCE_TARGETS`."""
+        return next((name for name, target in INSTANCE_TARGETS.items() if target.method == self.method), "boundary")
+
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values, for `model.json`."""
         return asdict(self)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mambaseg._errors import DatasetError
+from mambaseg.instances import Decoder
 from mambaseg.learn.examples import (
     Example,
     as_examples,
@@ -185,7 +186,8 @@ def _settings(model: Model, example: Example, policy: Policy, kept: Split, minut
     return Settings(minutes, iterations, "adamw", policy.rate, model.kind == "instances", is_picture,
                     model.mirror_axes, device, precision, seed, average=policy.average,
                     validate_every=policy.validate_every if kept.stopping else 10 * policy.validate_every,
-                    n_validation_batches=4, foreground_share=policy.share_on_corrections)
+                    n_validation_batches=4, foreground_share=policy.share_on_corrections,
+                    instance_target=Decoder(**model.decoder or {}).target)
 
 
 def _learn(model: Model, network: nn.Module, found: Sequence[Example], labels: Sequence[NDArray[np.int32]],

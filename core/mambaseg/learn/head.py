@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mambaseg._errors import ModelError
 from mambaseg.image import Image
-from mambaseg.instances import interior_and_boundary
+from mambaseg.instances import INSTANCE_TARGETS, Decoder
 from mambaseg.learn.examples import Example, as_examples, first_frame, prepare_image, sparse_labels, to_grid
 from mambaseg.learn.logistic import Sample, fit_logistic
 from mambaseg.models import Model
@@ -224,8 +224,10 @@ class InstantSession:
         if not known.any():
             return None
         classes = np.maximum(target, 0)
-        radii = _radii(classes, self.model.plan.ndim) if self.model.kind == "instances" else np.zeros(0)
-        classes = interior_and_boundary(classes) if self.model.kind == "instances" else classes
+        radii = np.zeros(0)
+        if self.model.kind == "instances":
+            radii = _radii(classes, self.model.plan.ndim)
+            classes = INSTANCE_TARGETS[Decoder(**self.model.decoder or {}).target].classes(classes)
         random = np.random.default_rng(0)
         flat, is_known = classes.ravel(), known.ravel()
         chosen = [_some(np.flatnonzero(is_known & (flat == value)), _VOXELS_A_CLASS, random)

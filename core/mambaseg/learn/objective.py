@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mambaseg.nets.umamba import UMamba
 from mambaseg.train.loader import Batch
-from mambaseg.train.losses import deep_supervision_weights, dice_cross_entropy, pool_target
+from mambaseg.train.losses import deep_supervision_loss, pool_target
 from mambaseg.train.sample import UNLABELLED
 
 __all__ = ["FREE", "Policy", "SparseObjective", "freeze"]
@@ -71,12 +71,8 @@ class SparseObjective:
 
     def __call__(self, outputs: list[Tensor], batch: Batch) -> Tensor:
         """The loss; see `mambaseg.train.loop.Objective`."""
-        terms = []
-        for weight, output in zip(deep_supervision_weights(len(outputs)), outputs, strict=True):
-            if weight > 0:
-                target = pool_target(batch.target, output.shape[1], output.shape[2:], UNLABELLED)
-                terms.append(weight * dice_cross_entropy(output, target, True, UNLABELLED))
-        loss = torch.stack(terms).sum()
+        targets = [pool_target(batch.target, output.shape[1], output.shape[2:], UNLABELLED) for output in outputs]
+        loss = deep_supervision_loss(outputs, targets, True, UNLABELLED)
         if self.policy.distil or self.policy.rehearsal_share:
             loss = loss + self._distance(outputs[0], batch)
         if self._held:

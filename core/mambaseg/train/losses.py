@@ -148,19 +148,23 @@ def pool_target(target: Tensor, n_classes: int, size: Sequence[int], ignore_labe
 
     Parameters
     ----------
-    target : (batch, 1, *S), classes or `ignore_label`
+    target : (batch, 1, *S), classes, or depths as floating numbers, or `ignore_label`
     size : voxels per axis of the level
 
     Returns
     -------
-    (batch, 1, *size): the most frequent class among the known voxels that a coarse voxel covers, the smaller of equals;
-    `ignore_label` where none is known
+    (batch, 1, *size): the most frequent class among the known voxels that a coarse voxel covers, the smaller of equals,
+    or their mean depth; `ignore_label` where none is known
     """
     if tuple(size) == tuple(target.shape[2:]):
         return target
     known = target[:, 0] != ignore_label
-    shares = functional.one_hot(target[:, 0].masked_fill(~known, 0), n_classes) * known[..., None]
     pool: Any = functional.adaptive_avg_pool2d if target.ndim == 4 else functional.adaptive_avg_pool3d
+    if target.is_floating_point():
+        part = pool(known[:, None].to(target.dtype), tuple(size))
+        total: Tensor = pool(target * known[:, None], tuple(size))
+        return (total / part.clamp(min=_SMOOTH)).masked_fill(part == 0, ignore_label)
+    shares = functional.one_hot(target[:, 0].masked_fill(~known, 0), n_classes) * known[..., None]
     most, winner = pool(shares.movedim(-1, 1).float(), tuple(size)).max(1, keepdim=True)
     pooled: Tensor = winner.masked_fill(most == 0, ignore_label)
     return pooled

@@ -15,14 +15,17 @@ import pytest
 import torch
 
 import mambaseg
+from discs import touching_discs
 from mambaseg._errors import UserError
 from mambaseg.bench.pictures import bright, phase
+from mambaseg.instances import relative_depth
 from mambaseg.learn.examples import Example
 from mambaseg.learn.finetune import Tuned
-from mambaseg.learn.objective import Policy, SparseObjective, freeze
+from mambaseg.learn.objective import FREE, Policy, SparseObjective, freeze
 from mambaseg.learn.simulate import correct_region
 from mambaseg.metrics import f1
 from mambaseg.models import Model, load_model
+from mambaseg.models.package import save_package
 from mambaseg.train.loader import Batch
 from mambaseg.train.sample import UNLABELLED
 from tiny_models import save_tiny
@@ -255,6 +258,23 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
                           check=True)
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(done.stdout) * unit < 4 * 2**30
+
+
+def test_a_model_of_depths_goes_on_learning_depths(tmp_path: Path) -> None:
+    """Classes in their place would level the hills that tell touching objects apart."""
+    blank = save_tiny(tmp_path / "blank", channels=("grey",))
+    parent = save_package(tmp_path / "parent", dataclasses.replace(blank, decoder={"method": "distance"}),
+                          dict(blank.built.state_dict()))
+    examples = [Example(mambaseg.Image.from_array(image), np.where(np.arange(64) < 56, labels + 1, 0).astype(np.int32))
+                for image, labels in map(touching_discs, range(3))]
+    policy = dataclasses.replace(FREE, rate=1e-2, patch_size=48)
+    tuned = mambaseg.finetune(parent, examples, None, iterations=50, policy=policy, hold_out=0.0)
+    image, truth = touching_discs(8)
+    result = mambaseg.segment(image, tuned.save(tmp_path / "taught"), keep_probabilities=True)
+    assert f1(truth, result.labels) > 0.8
+    _, interior, boundary = result.probabilities
+    apart = np.abs(interior / (interior + boundary) - relative_depth(truth))[truth > 0].mean()
+    assert apart < 0.18  # interior everywhere and boundary around it would be 0.41 away, two equal halves 0.27
 
 
 def test_unlabelled_voxels_move_nothing_but_by_the_teacher(tmp_path: Path) -> None:

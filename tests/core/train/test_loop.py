@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from discs import touching_discs
 from mambaseg._errors import UserError
 from mambaseg.instances import decode
 from mambaseg.metrics.matching import match_instances
@@ -52,14 +53,9 @@ def test_the_running_mean_of_the_weights_is_kept_and_goes_on_after_a_break(tmp_p
     assert seen == list(range(1, 8))
 
 
-def touching_discs(seed: int) -> Case:
-    """Bright discs on a dark ground, each touching the next, with no line between them."""
-    y, x = np.mgrid[:64, :64]
-    labels = np.zeros((64, 64), np.int16)
-    for number, (row, column) in enumerate([(12, 12), (12, 29), (12, 46), (34, 20), (34, 37), (52, 12)], 1):
-        labels[((y - row) ** 2 + (x - column) ** 2 <= 64) & (labels == 0)] = number
-    image = (labels > 0) + np.random.default_rng(seed).normal(0, 0.2, labels.shape)
-    case = Case(f"discs-{seed}", image[None].astype(np.float32), labels)
+def disc_case(seed: int) -> Case:
+    image, labels = touching_discs(seed)
+    case = Case(f"discs-{seed}", image[None], labels)
     case.find_foreground(instances=True)
     return case
 
@@ -70,8 +66,8 @@ def test_a_network_learns_depths_that_tell_touching_discs_apart(tmp_path: Path) 
     network = build("umamba-bot", **config_from_plan(plan, 1, 3, deep_supervision=True))
     settings = Settings(iterations=50, optimizer="adamw", rate=1e-2, instances=True, instance_target="distance",
                         small_data=True, precision="float32", pictures=True, device="cpu")
-    fit(network, [touching_discs(seed) for seed in range(4)], [touching_discs(9)], plan, settings, tmp_path)
-    held_out = touching_discs(8)
+    fit(network, [disc_case(seed) for seed in range(4)], [disc_case(9)], plan, settings, tmp_path)
+    held_out = disc_case(8)
     with torch.inference_mode():
         probabilities = network(torch.from_numpy(held_out.image)[None])[0].softmax(1)[0].numpy()
     assert match_instances(held_out.labels, decode(probabilities, "distance"), 0.5).f1 > 0.8
