@@ -8,22 +8,18 @@ Training writes this itself (`mambaseg.train.run`); packages that are older get 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
-from mambaseg.io.atomic import atomic_path
 from mambaseg.models import read_model
+from mambaseg.models.folder import write_description
 from mambaseg.train.dataset import open_dataset
 
 
 def main() -> int:
     package, data = map(Path, sys.argv[1:])
-    model = read_model(package)
     found = open_dataset(data).signatures()
-    with atomic_path(package / "model.json") as temporary:
-        described = dataclasses.replace(model, trained_on=found)
-        temporary.write_text(json.dumps(described.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_description(dataclasses.replace(read_model(package), trained_on=found))
     print(f"{len(found)} signatures")
     return 0
 

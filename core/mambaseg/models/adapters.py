@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mambaseg._errors import ModelError
+from mambaseg.io.atomic import atomic_path
+from mambaseg.models.folder import copy_package, package_folder, write_description
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -90,7 +89,7 @@ def read_steps(model: Model, adapter: Adapter) -> list[dict[str, Tensor]]:
 
     from mambaseg.models._weights import sha256
 
-    path = (model.folder or Path()) / adapter_file(adapter.checksum)
+    path = package_folder(model) / adapter_file(adapter.checksum)
     try:
         if sha256(path) != adapter.checksum:
             raise ModelError(f'{path} is not what it was when the adapter "{adapter.name}" was saved; remove the '
@@ -120,11 +119,9 @@ def save_adapter(model: Model, name: str, steps: Sequence[Mapping[str, Tensor]],
 
     Raises
     ------
-    ModelError : the name is unsuitable, the model was never saved or its folder cannot be written
+    UserError : the name is unsuitable, the model was never saved or its folder cannot be written
     """
     from safetensors.torch import save
-
-    from mambaseg.io.atomic import atomic_path
 
     if not re.fullmatch(r"[\w.()+-]{1,100}", name):
         raise ModelError(f'"{name}" cannot be an adapter\'s name; use letters, digits and -_.()+.')
@@ -132,7 +129,7 @@ def save_adapter(model: Model, name: str, steps: Sequence[Mapping[str, Tensor]],
     content = save({f"{number}.{key}": value.float().contiguous()
                     for number, step in enumerate(steps) for key, value in step.items()})
     added = Adapter(name, hashlib.sha256(content).hexdigest(), True, training, network, taught)
-    with atomic_path((model.folder or Path()) / adapter_file(added.checksum), len(content)) as temporary:
+    with atomic_path(package_folder(model) / adapter_file(added.checksum), len(content)) as temporary:
         temporary.write_bytes(content)
     return _describe(model, (*(adapter for adapter in model.adapters if adapter.name != name), added))
 
@@ -168,35 +165,18 @@ def _find(model: Model, name: str) -> None:
 
 def _in_folder(model: Model, folder: Path | str | None) -> Model:
     """The model, or its copy in another folder, which appears whole or not at all."""
-    if model.folder is None:
-        raise ModelError(f'Model "{model.name}" has no folder; save it with save_package first.')
-    if folder is None or Path(folder).resolve() == model.folder.resolve():
+    if folder is None or Path(folder).resolve() == package_folder(model).resolve():
         return model
-    target = Path(folder).resolve()
-    if target.exists():
-        raise ModelError(f"{target} exists already; choose a new folder for the model with its adapter.")
-    staging = target.parent / f".{target.name}.{os.getpid()}.part"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(model.folder, staging)
-        staging.rename(target)
-    except OSError as error:
-        raise ModelError(f"The model cannot be copied to {target} ({error.strerror}); free some space or choose "
-                         "another folder.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return dataclasses.replace(model, folder=target)
+    copy_package(model, folder)
+    return dataclasses.replace(model, folder=Path(folder).resolve())
 
 
 def _describe(model: Model, adapters: tuple[Adapter, ...]) -> Model:
     """Write `model.json` anew, whole or not at all: the one moment at which a change of adapters happens."""
-    from mambaseg.io.atomic import atomic_path
-
     changed = dataclasses.replace(model, adapters=adapters)
-    with atomic_path((model.folder or Path()) / "model.json") as temporary:
-        temporary.write_text(json.dumps(changed.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_description(changed)
     known = {adapter_file(adapter.checksum) for adapter in adapters}
-    for path in (model.folder or Path()).glob(adapter_file("*")):  # of adapters that were replaced or removed
+    for path in package_folder(model).glob(adapter_file("*")):  # of adapters that were replaced or removed
         if path.name not in known:
             path.unlink()
     return changed
