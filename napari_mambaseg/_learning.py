@@ -16,6 +16,7 @@ from mambaseg import Progress, UserError, jobs, words
 from mambaseg.learn import Project, apply_locks
 from mambaseg.learn.lineage import Version
 from mambaseg.models import read_model, resolve
+from mambaseg.models.folder import copy_package
 from napari_mambaseg._adapt import to_image
 from napari_mambaseg._corrections import Corrector, Picture
 from napari_mambaseg._layers import outcome_of, recolour
@@ -301,9 +302,8 @@ def _write_examples(picture: Picture, folder: Path, prefix: str, check: Check) -
 def _add(picture: Picture, pictures: list[Picture], answer: dict[str, Any]) -> Lesson:
     """Put the new model into the lineage, as a candidate; for a thread."""
     project = picture.project
-    learned_from = project.learned_from([each.image for each in pictures])
-    version = project.lineage.add(lambda folder: shutil.copytree(answer["model"], folder), learned_from,
-                                  answer["judgement"])
+    learned_from, made = project.learned_from([each.image for each in pictures]), read_model(Path(answer["model"]))
+    version = project.lineage.add(lambda folder: copy_package(made, folder), learned_from, answer["judgement"])
     project.save_settings(**{_UNFINISHED: None})
     shutil.rmtree(project.folder / _WORK, ignore_errors=True)
     return Lesson(project, version, answer["judgement"], answer["notes"], picture)

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from mambaseg._errors import UserError
 from mambaseg.io._guard import printable
 
-__all__ = ["atomic_folder", "atomic_path"]
+__all__ = ["atomic_folder", "atomic_path", "sync_folder"]
 
 _PREFIX = ".mambaseg-"
 
@@ -47,7 +49,7 @@ def atomic_path(path: str | Path, n_bytes: int | None = None) -> Iterator[Path]:
             yield temporary
             _sync(temporary)
             temporary.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -82,17 +84,28 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         try:
             temporary.mkdir()
             yield temporary
-            for made in temporary.rglob("*"):
-                (_sync_folder if made.is_dir() else _sync)(made)
+            for made in (temporary, *temporary.rglob("*")):
+                (sync_folder if made.is_dir() else _sync)(made)
             if target.is_dir():
                 target.rmdir()  # empty
             temporary.rename(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{printable(str(target))} cannot be written: {error.strerror or error}. Make room or choose "
                         "another place.") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk (fsync); Windows cannot and need not."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _stem(target: Path) -> str:
@@ -113,38 +126,14 @@ def _remove_left_over(target: Path) -> None:
     stem = _stem(target)
     for path in target.parent.glob(f"{stem}*"):
         process = path.name[len(stem) :].partition("-")[0]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdigit() and not psutil.pid_exists(int(process)):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    """Whether a process of this number runs; where that cannot be asked without harm (Windows), say yes."""
-    if os.name == "nt":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _sync(path: Path) -> None:
     """Bring a file's bytes to the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk; Windows cannot and need not."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _size(n_bytes: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from mambaseg._errors import ModelError, UserError
 from mambaseg.learn.journal_database import Database
 from mambaseg.models import Model, read_model
+from mambaseg.models.folder import copy_package
 
 __all__ = ["Lineage", "Version"]
 
@@ -74,27 +75,13 @@ class Lineage:
 
         Raises
         ------
-        ModelError : the model was never saved, or there is no room for the copy
+        UserError : the model was never saved, or there is no room for the copy
         """
         known = next((version for version in self.versions() if version.checksum == model.checksum), None)
         if known is not None:
             return self.go_back(known.number)
-        if model.folder is None:
-            raise ModelError(f'Model "{model.name}" has no folder; save it with save_package first.')
-        source = model.folder
-
-        def copy(folder: Path) -> None:
-            staging = folder.with_name(f".{folder.name}.part")
-            try:
-                shutil.copytree(source, staging, ignore=shutil.ignore_patterns(".*"))
-                staging.rename(folder)
-            except OSError as error:
-                raise ModelError(f"{source} cannot be copied to {folder} ({error.strerror}); make room and try "
-                                 "again.") from error
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-
-        return self._add(copy, Version(0, None, model.title, "", "", "", time.time()), make_current=True)
+        begun = Version(0, None, model.title, "", "", "", time.time())
+        return self._add(lambda folder: copy_package(model, folder), begun, make_current=True)
 
     def add(self, save: Callable[[Path], object], learned_from: Mapping[str, Any] | None = None,
             scores: Mapping[str, Any] | None = None, title: str | None = None) -> Version:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
 from mambaseg._errors import ModelError
+from mambaseg.io.atomic import atomic_folder, sync_folder
 from mambaseg.models import _weights
 from mambaseg.models.card import card
 from mambaseg.models.model import Member, Model, read_model
@@ -100,24 +97,16 @@ def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tens
 
     Raises
     ------
-    ModelError : the weights do not fit the network, an entry of the model is wrong, or the folder cannot be written
+    UserError : the weights do not fit the network, an entry of the model is wrong, or the folder cannot be written
     """
     folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder} is a file, so no model package can be written there; give a folder.")
-    staging = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{os.getpid()}.part"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(staging.parent, folder.name)
-        staging.mkdir()
+    _finish(folder)
+    with atomic_folder(folder / _READY if folder.is_dir() else folder) as staging:
         saved = _write_files(staging, _with_members(model, len(members)), [state_dict, *members], test_input,
                              test_output, half)
-        _publish(staging, folder)
-    except OSError as error:
-        raise ModelError(f"The model package cannot be written to {folder} ({error.strerror}); "
-                         "free some space or choose another folder.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    _finish(folder)
     return dataclasses.replace(saved, folder=folder)
 
 
@@ -129,11 +118,7 @@ def load_package(folder: Path | str) -> Model:
     ModelError : a file is missing, broken, or does not fit the others; one sentence that names the file
     """
     folder = Path(folder)
-    try:
-        _finish(folder)
-    except OSError as error:
-        raise ModelError(f"The replacement of {folder} was interrupted and cannot be finished ({error.strerror}); "
-                         "make the folder writable and try again.") from error
+    _finish(folder)
     model = read_model(folder)
     for file, part in model.parts.items():
         weights = folder / file
@@ -177,14 +162,6 @@ def _test_sides(model: Model) -> tuple[int, ...]:
     return tuple(min(side, 2 * stride) for side, stride in zip(plan.patch_size, strides, strict=True))
 
 
-def _sweep(parent: Path, name: str) -> None:
-    """Remove what programs that died while saving under `name` left in `parent`."""
-    for path in parent.iterdir():
-        match = re.fullmatch(rf"\.{re.escape(name)}\.(\d+)\.part", path.name)
-        if match and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1]))):
-            shutil.rmtree(path)
-
-
 def _with_members(model: Model, n_members: int) -> Model:
     """The model with as many members as there are weights for."""
     members = model.members or (Member(model.network, model.network_config),) * n_members
@@ -224,7 +201,7 @@ def _centred(values: NDArray[Any], sides: Sequence[int]) -> NDArray[Any]:
 
 def _write_files(folder: Path, model: Model, states: Sequence[Mapping[str, Tensor]], test_input: NDArray[Any] | None,
                  test_output: NDArray[Any] | None, half: bool) -> Model:
-    """Write all files, each flushed to the disk; returns the model as it will be loaded."""
+    """Write all files; returns the model as it will be loaded."""
     checksums = []
     for file, state_dict in zip(model.parts, states, strict=True):
         _weights.write_weights(folder / file, state_dict, half)
@@ -245,49 +222,28 @@ def _write_files(folder: Path, model: Model, states: Sequence[Mapping[str, Tenso
     np.save(folder / "test_output.npy", test_output.astype(np.float32), allow_pickle=False)
     (folder / "README.md").write_text(card(described), encoding="utf-8")
     (folder / "model.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name in {*FILES, *described.parts}:
-        _flush(folder / name)
-    _flush(folder)
     return described
 
 
-def _publish(staging: Path, folder: Path) -> None:
-    """Make a complete staging folder the package: one rename decides, what is left after it can be finished later."""
-    if not folder.is_dir():
-        staging.rename(folder)
-    else:
-        _finish(folder)
-        staging.rename(folder / _READY)
-        _finish(folder)
-    _flush(folder.parent)
-
-
 def _finish(folder: Path) -> None:
-    """Move a complete new version, left by a program that died while publishing it, into its place."""
+    """Move a complete new version, of this program or of one that died just then, into its place."""
     ready = folder / _READY
     if not ready.is_dir():
         return
     further = sorted(path.name for path in ready.glob(_FURTHER_WEIGHTS))
-    for name in (*further, *FILES):
-        if (ready / name).exists():
-            (ready / name).replace(folder / name)
-    known = read_model(folder).parts
-    for path in folder.glob(_FURTHER_WEIGHTS):  # of a former, larger ensemble
-        if path.name not in known:
-            path.unlink()
-    ready.rmdir()
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file or a folder's entries to the disk; Windows cannot do the latter."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        for name in (*further, *FILES):
+            if (ready / name).exists():
+                (ready / name).replace(folder / name)
+        known = read_model(folder).parts
+        for path in folder.glob(_FURTHER_WEIGHTS):  # of a former, larger ensemble
+            if path.name not in known:
+                path.unlink()
+        ready.rmdir()
+        sync_folder(folder)
+    except OSError as error:
+        raise ModelError(f"The replacement of {folder} was interrupted and cannot be finished ({error.strerror}); "
+                         "make the folder writable and try again.") from error
 
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:

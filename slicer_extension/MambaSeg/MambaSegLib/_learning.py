@@ -17,6 +17,7 @@ from mambaseg import Cancelled, UserError, jobs, words
 from mambaseg.learn import ProjectImage, apply_locks
 from mambaseg.learn.lineage import Version
 from mambaseg.models import Model, read_model, resolve
+from mambaseg.models.folder import copy_package
 from mambaseg.progress import ProgressCallback
 from MambaSegLib._adapt import Box, Source, read_volume
 from MambaSegLib._corrections import Correcting, same_voxels
@@ -116,9 +117,9 @@ class Learning:
                     "work": str(self._work), "resume": is_end, "examples": examples}
 
         def collect(answer: dict[str, Any], _: Path) -> Lesson:
-            project = correcting.project
-            version = project.lineage.add(lambda folder: shutil.copytree(answer["model"], folder),
-                                          project.learned_from(taught), answer["judgement"])
+            project, made = correcting.project, read_model(Path(answer["model"]))
+            version = project.lineage.add(lambda folder: copy_package(made, folder), project.learned_from(taught),
+                                          answer["judgement"])
             return Lesson(correcting.model.kind, version, answer["judgement"], (*answer["notes"], *notes))
 
         return Run(self._logic.worker, "finetune", prepare, collect, listener)

@@ -121,7 +121,7 @@ def test_full_disk_leaves_the_old_lineage(lineage: Lineage) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot be written .*free some space"):
+        with pytest.raises(UserError, match=r"cannot be written: .*Make room"):
             lineage.add(save)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
