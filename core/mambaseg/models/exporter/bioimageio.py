@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import mambaseg
-from mambaseg._errors import ModelError
 from mambaseg.models._weights import sha256
 from mambaseg.models.card import card
+from mambaseg.models.exporter._refusal import check_outputs, refusal
 from mambaseg.models.model import Model
 from mambaseg.models.package import make_test_input
 from mambaseg.nets.registry import ANY_SIZE
@@ -34,6 +34,7 @@ from mambaseg.prepare import prepare
 
 __all__ = ["write_bioimageio"]
 
+_FORMAT = "the bioimage.io format"
 _FORMAT_VERSION = "0.5.3"
 _LICENCES = ("0BSD", "AGPL-3.0-only", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0",
              "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "GPL-3.0-only",
@@ -102,16 +103,10 @@ def write_bioimageio(model: Model, folder: Path) -> tuple[str, ...]:
 def _check(model: Model) -> None:
     """Refuse what the format has no words for."""
     if any(member.group for member in model.members):
-        raise _cannot(model, "averages the probabilities of different networks; export its models one by one")
+        raise refusal(_FORMAT, model, "averages the probabilities of different networks; export its models one by one")
     if any(model.plan.use_mask_for_norm):
-        raise _cannot(model, "takes the statistics of its normalisation inside the nonzero region only")
-    if model.network_config.get("n_classes") != model.n_outputs:
-        raise _cannot(model, f"has {model.network_config.get('n_classes')} outputs that mean more than "
-                      f"{model.n_outputs} classes")
-
-
-def _cannot(model: Model, why: str) -> ModelError:
-    return ModelError(f'Model "{model.name}" cannot be exported to the bioimage.io format, because it {why}.')
+        raise refusal(_FORMAT, model, "takes the statistics of its normalisation inside the nonzero region only")
+    check_outputs(_FORMAT, model)
 
 
 def _test_input(model: Model) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -133,7 +128,7 @@ def _trace(model: Model, network: nn.Module, images: Tensor) -> Any:
         traced = torch.jit.trace(network, images, check_trace=False)
         difference = max(float((traced(window) - network(window)).abs().max()) for window in [images, *larger])
     if not difference <= _TOLERANCE:
-        raise _cannot(model, f"gives other results as TorchScript (by {difference:.2g}); say so to its makers")
+        raise refusal(_FORMAT, model, f"gives other results as TorchScript (by {difference:.2g}); say so to its makers")
     return traced
 
 
@@ -146,7 +141,7 @@ def _preprocessing(model: Model) -> list[dict[str, Any]]:
     """The plan's normalisation in the format's words."""
     schemes = set(model.plan.normalisation)
     if len(schemes) > 1:
-        raise _cannot(model, f"normalises its channels in different ways ({', '.join(sorted(schemes))})")
+        raise refusal(_FORMAT, model, f"normalises its channels in different ways ({', '.join(sorted(schemes))})")
     alone = {"axes": list(_space(model))}  # each channel by its own statistics
     made: dict[str, list[dict[str, Any]]] = {
         "zscore": [_step("zero_mean_unit_variance", **alone, eps=1e-8)],
@@ -168,7 +163,7 @@ def _window(model: Model) -> list[dict[str, Any]]:
     windows = [tuple(entry[key] for key in ("percentile_00_5", "percentile_99_5", "mean", "std"))
                for entry in model.plan.intensities]
     if len(set(windows)) != 1:
-        raise _cannot(model, "clips its channels to different ranges")
+        raise refusal(_FORMAT, model, "clips its channels to different ranges")
     low, high, mean, std = windows[0]
     return [_step("ensure_dtype", dtype="float32"), _step("clip", min=low, max=high),
             _step("fixed_zero_mean_unit_variance", mean=mean, std=std), _step("ensure_dtype", dtype="float32")]

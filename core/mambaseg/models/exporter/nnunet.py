@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mambaseg._errors import ModelError
+from mambaseg.models.exporter._refusal import check_outputs, refusal
 from mambaseg.models.model import Model
 from mambaseg.nets import canonical_key
 from mambaseg.nets.for_nnunet import CLASS_NAME
@@ -28,6 +28,7 @@ from mambaseg.plan.rules import to_plan
 
 __all__ = ["write_nnunet"]
 
+_FORMAT = "nnU-Net"
 _CONFIGURATION = {2: "2d", 3: "3d_fullres"}
 _TRAINER = "nnUNetTrainer"
 _IS_RESIDUAL = {"nnunet": False, "nnunet-resenc": True}  # networks that nnU-Net has itself
@@ -71,25 +72,19 @@ def _check(model: Model) -> None:
     plan = model.plan
     if any(member.group or (member.network, member.network_config) != (model.network, model.network_config)
            for member in model.members):
-        raise _cannot(model, "averages the probabilities of different networks, which nnU-Net does only with "
+        raise refusal(_FORMAT, model, "averages the probabilities of different networks, which nnU-Net does only with "
                       "nnUNetv2_ensemble; export its models one by one and join their results with that")
     if plan.fit != "windows":
-        raise _cannot(model, "resizes whole images to its input, where nnU-Net always goes window by window")
+        raise refusal(_FORMAT, model, "resizes whole images to its input, where nnU-Net always goes window by window")
     unknown = [scheme for scheme in plan.normalisation if scheme not in SCHEME_CLASSES]
     if unknown:
-        raise _cannot(model, f"normalises by {unknown[0]!r}, and nnU-Net has only {', '.join(SCHEME_CLASSES)}; train "
-                      "a model with one of these")
+        raise refusal(_FORMAT, model, f"normalises by {unknown[0]!r}, and nnU-Net has only "
+                      f"{', '.join(SCHEME_CLASSES)}; train a model with one of these")
     if plan.ndim == 2 and len(plan.transpose) == 3 and plan.spacing is None:
-        raise _cannot(model, "takes slices on each volume's own grid, where nnU-Net always resamples")
+        raise refusal(_FORMAT, model, "takes slices on each volume's own grid, where nnU-Net always resamples")
     if "ignore" in model.classes:
-        raise _cannot(model, 'has a class of the name "ignore", which nnU-Net takes for unlabelled voxels')
-    if model.network_config.get("n_classes") != model.n_outputs:
-        raise _cannot(model, f"has {model.network_config.get('n_classes')} outputs that mean more than "
-                      f"{model.n_outputs} classes")
-
-
-def _cannot(model: Model, why: str) -> ModelError:
-    return ModelError(f'Model "{model.name}" cannot be exported to nnU-Net, because it {why}.')
+        raise refusal(_FORMAT, model, 'has a class of the name "ignore", which nnU-Net takes for unlabelled voxels')
+    check_outputs(_FORMAT, model)
 
 
 def _plans(model: Model) -> dict[str, Any]:
