@@ -129,8 +129,6 @@ def test_every_time_point_becomes_a_sequence(window, models, heart, scene):
     sequences = [scene.GetNthNodeByClass(index, "vtkMRMLSequenceNode") for index in range(2)]
     assert [each.GetNumberOfDataNodes() for each in sequences] == [2, 2]
     assert sequences[1].GetNthDataNode(1).IsA("vtkMRMLSegmentationNode")
-    window.ui.all_frames.setChecked(False)
-    assert window.segment().node.IsA("vtkMRMLSegmentationNode")
 
 
 def test_time_points_are_corrected_one_by_one(window, models, heart, scene, tmp_path):
@@ -164,6 +162,48 @@ def test_time_points_are_corrected_one_by_one(window, models, heart, scene, tmp_
     window.wait(lambda: not window.panel.learn.is_busy)
     assert len(window.panel.learn._lesson.version.learned_from["images"]) == 2
     window.settle()
+
+
+def test_one_time_point_is_shown_at_no_other(window, models, heart, scene):
+    node, browser = heart
+    ui, correct = window.ui, window.panel.correct
+    browser.SetSelectedItemNumber(1)
+    window.choose(node, models())
+    ui.all_frames.setChecked(False)
+    result = window.segment().node
+    found = labels_of(result, node)
+    assert found.any()
+    browser.SetSelectedItemNumber(0)
+    window.settle()
+    assert result.GetSegmentation().GetNumberOfSegments() == 0
+    assert correct.correcting is None
+    assert ui.correct_waits.text == "Time point 1 of 2 is not segmented; go to one that is, or press Segment."
+    assert window.segment().node is result  # the same sequence takes the other one, too
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+    other = labels_of(result, node)
+    assert (other != found).any()
+    for index, expected in ((1, found), (0, other)):
+        browser.SetSelectedItemNumber(index)
+        window.settle()
+        np.testing.assert_array_equal(labels_of(result, node), expected)
+        np.testing.assert_array_equal(correct.correcting.source.image.data, slicer.util.arrayFromVolume(node))
+    assert window.segment().node is not result  # once more, beside what is there
+
+
+def test_time_points_that_were_done_before_stop_stay(window, models, heart, scene):
+    node, browser = heart
+    window.choose(node, models())
+    window.ui.run.click()
+    window.wait(lambda: window.panel.segment._frames)
+    window.ui.cancel.click()
+    window.wait(lambda: not window.panel.segment.is_busy)
+    window.settle()
+    assert window.ui.message.text == "Stopped."
+    result = window.panel.correct.correcting.node
+    for index in (1, 0):
+        browser.SetSelectedItemNumber(index)
+        window.settle()
+        assert bool(result.GetSegmentation().GetNumberOfSegments()) == (index == 0)
 
 
 @pytest.mark.parametrize("close_scene", [False, True])

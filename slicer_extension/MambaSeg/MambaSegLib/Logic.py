@@ -27,9 +27,10 @@ from mambaseg.learn import ImageIdentity, identify
 from mambaseg.models import Model, read_model, resolve
 from mambaseg.progress import Preview, ProgressCallback
 from MambaSegLib._adapt import Box, Layer, Source, layers, mask_of, read_volume
+from MambaSegLib._results import show_frames
 from MambaSegLib._runs import Listener, Run
 from MambaSegLib._segments import Growing, Painted, show_doubt, show_labels
-from MambaSegLib._sequences import frames_of, sequence_of, show_frames
+from MambaSegLib._sequences import frames_of, sequence_of, shown_frame
 from MambaSegLib._where import focus_of, region_box, slice_box, view_box
 
 __all__ = ["MambaSegLogic", "Order", "Outcome", "python_command"]
@@ -202,6 +203,8 @@ class MambaSegLogic:
         UserError : the volume, the model or the region cannot be used
         """
         source = read_volume(volumeNode, None if frame is None else frames_of(volumeNode)[frame])
+        if frame is None and sequence_of(volumeNode) is not None:
+            frame = shown_frame(volumeNode)
         described = read_model(resolve(model))
         box = None
         if roiNode is not None:
@@ -238,14 +241,16 @@ class MambaSegLogic:
 
         Returns
         -------
-        vtkMRMLSegmentationNode on the volume's grid and under its transform
+        vtkMRMLSegmentationNode on the volume's grid and under its transform; of a volume of a sequence the node that
+        shows the segmentation at this time point, and nothing at those that were not segmented
 
         Raises
         ------
         UserError : it cannot be done, or it failed
         Cancelled : as raised by `progress`
         """
-        return self._wait(self.order(volumeNode, model, **options), progress).node
+        found = self._wait(self.order(volumeNode, model, **options), progress)
+        return found.node if found.order.frame is None else show_frames(volumeNode, {found.order.frame: found.node})
 
     def segment_sequence(self, volumeNode: Any, model: str, *, progress: ProgressCallback | None = None,
                          **options: Any) -> Any:
@@ -260,9 +265,9 @@ class MambaSegLogic:
         -------
         vtkMRMLSequenceNode of segmentations, which the volume's browser steps through with the volumes
         """
-        found = [self._wait(self.order(volumeNode, model, frame=frame, **options), progress).node
-                 for frame in range(len(frames_of(volumeNode)))]
-        return show_frames(volumeNode, found)
+        found = {frame: self._wait(self.order(volumeNode, model, frame=frame, **options), progress).node
+                 for frame in range(len(frames_of(volumeNode)))}
+        return sequence_of(show_frames(volumeNode, found))
 
     def orders(self, volumeNode: Any, model: str, **options: Any) -> list[Order]:
         """One order for each volume of the sequence that a volume node shows; one where it shows no sequence."""

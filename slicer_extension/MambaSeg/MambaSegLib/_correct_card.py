@@ -19,7 +19,7 @@ from MambaSegLib._learning import Adapting
 from MambaSegLib._results import Result, result_of, results, results_of
 from MambaSegLib._runs import Listener, Run
 from MambaSegLib._segments import Painted, relabel
-from MambaSegLib._sequences import browser_of
+from MambaSegLib._sequences import browser_of, shown_frame
 from MambaSegLib._tour import Tour
 from MambaSegLib._where import red_slice, region_box, slice_box
 from MambaSegLib.Logic import MambaSegLogic, Outcome
@@ -28,6 +28,7 @@ __all__ = ["CorrectCard"]
 
 _WAITS = "Segment something first."
 _OPENS = "Getting ready to keep corrections…"
+_NOT_SEGMENTED = "Time point {number} of {n} is not segmented; go to one that is, or press Segment."
 _HINT = "Draw with the tools below; every stroke is kept."
 _SETTLE_S = 0.4  # strokes come in bursts; they are kept once the hand rests, or at once when anything is asked
 _SECOND_MS = 1000
@@ -54,6 +55,7 @@ class CorrectCard:
         self._on_change = on_change
         self._parameters: Any = None
         self._observed: list[tuple[Any, int]] = []
+        self._followed: Result | None = None  # the one at work, or whose time point has nothing to work on
         self._changed_at_s: float | None = None
         self._n_changes = 0
         self._to_lay: tuple[NDArray[Any], Box | None] | None = None
@@ -82,7 +84,7 @@ class CorrectCard:
         self.forget()
         self._parameters = parameters
         node = None if parameters is None else parameters.result
-        if node is not None and result_of(node).folder:
+        if node is not None and any(result.folder for result in results_of(node)):
             self._resume(result_of(node))
 
     def choose(self, volume: Any) -> None:
@@ -103,7 +105,9 @@ class CorrectCard:
         node : segmentation node that shows them in turn
         outcomes : one a time point
         """
-        frames = sorted(zip(results_of(node), outcomes, strict=True), key=lambda each: not each[0].is_shown)
+        found = results_of(node)
+        frames = sorted(((found[each.order.frame or 0], each) for each in outcomes),
+                        key=lambda frame: not frame[0].is_shown)
         self._begin_frames(frames, is_shown=True)
 
     def forget(self) -> None:
@@ -112,6 +116,7 @@ class CorrectCard:
         for observed, tag in self._observed:
             observed.RemoveObserver(tag)
         self._observed.clear()
+        self._followed = None
         if self._adapt_run is not None:
             self._adapt_run.close()
         self._adapt_run = self._adapting = self._to_lay = None
@@ -263,6 +268,11 @@ class CorrectCard:
     def _resume(self, result: Result) -> None:
         """Go on with a result."""
         self.forget()
+        self._follow(result)
+        if result.frame is not None and not result.model_name:
+            number, n = shown_frame(result.node) + 1, len(results_of(result.node))
+            self.wait_for(_NOT_SEGMENTED.format(number=number, n=n))
+            return
         try:
             work = Correcting.resuming(result)
         except UserError as error:
@@ -284,8 +294,7 @@ class CorrectCard:
         self.background.do(resume, use)
 
     def _use(self, correcting: Correcting, state: State, said: str) -> None:
-        if self.correcting is not None:
-            self.forget()
+        self.forget()
         self.correcting = correcting
         self._adapting = Adapting(self._logic, correcting)
         if self._parameters is not None:
@@ -293,9 +302,7 @@ class CorrectCard:
         segmentation = correcting.node.GetSegmentation()
         self._observed = [(segmentation, segmentation.AddObserver(getattr(slicer.vtkSegmentation, event), self._touch))
                           for event in _EVENTS]
-        browser = browser_of(correcting.node)
-        if browser is not None:
-            self._observed.append((browser, browser.AddObserver("ModifiedEvent", self._on_frame)))
+        self._follow(correcting.result)
         self.wait_for("")
         self._ui.found.setText(said)
         self.start_editor()
@@ -306,11 +313,19 @@ class CorrectCard:
         if not correcting.result.is_shown:  # another time point came into view meanwhile
             self._on_frame()
 
+    def _follow(self, result: Result) -> None:
+        """Notice when the browser shows another time point."""
+        self._followed = result
+        browser = browser_of(result.node)
+        if browser is not None:
+            self._observed.append((browser, browser.AddObserver("ModifiedEvent", self._on_frame)))
+
     def _on_frame(self, *_: object) -> None:
         """Another time point may have come into view."""
-        if self.correcting is not None and not self.correcting.result.is_shown:
+        followed = self._followed
+        if followed is not None and not followed.is_shown and not followed.is_gone:
             self._changed_at_s = time.monotonic()  # the time point that was left still has what was drawn
-            self._resume(result_of(self.correcting.node))
+            self._resume(result_of(followed.node))
 
     def _on_kept(self, has_changed: bool) -> None:
         """What was drawn is on the disk."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import slicer
 from MambaSegLib._segments import MODEL, volume_of
-from MambaSegLib._sequences import frames_of, sequence_of, shown_frame
+from MambaSegLib._sequences import frames_of, new_sequence, put_frames, sequence_of, shown_frame
 
-__all__ = ["IDENTITY", "PROJECT", "Result", "result_of", "results", "results_of"]
+__all__ = ["IDENTITY", "PROJECT", "Result", "result_of", "results", "results_of", "show_frames"]
 
 PROJECT = "MambaSeg.project"  # attribute of a result: folder of the journal with its corrections
 IDENTITY = "MambaSeg.identity"  # attribute of a result: checksum of the volume's voxels
@@ -49,7 +50,7 @@ class Result:
 
     @property
     def model_name(self) -> str:
-        """What its model is found by; empty: it is not one of ours."""
+        """What its model is found by; empty: it is not one of ours, or a time point that nobody segmented."""
         return self.keeper.GetAttribute(MODEL) or ""
 
     @property
@@ -89,3 +90,27 @@ def results() -> list[Result]:
     nodes = [scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
              for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"))]
     return [result for node in nodes for result in results_of(node) if result.model_name]
+
+
+def show_frames(volume: Any, segmentations: Mapping[int, Any]) -> Any:
+    """Let the sequence browser step through segmentations together with the volumes that they belong to.
+
+    They join the results of the same model where these time points have none yet; else they begin a sequence of their
+    own. Time points that were not segmented have empty segmentations there.
+
+    Parameters
+    ----------
+    volume : the node that shows the sequence of volumes
+    segmentations : fresh results by the number of their time point; they are moved into the sequence
+
+    Returns
+    -------
+    The node that shows them in turn
+    """
+    first = next(iter(segmentations.values()))
+    for node in dict.fromkeys(result.node for result in results() if result.volume is volume and result.frame):
+        frames = results_of(node)
+        is_same = {frame.model_name for frame in frames} <= {"", first.GetAttribute(MODEL)}
+        if is_same and not any(frames[number].model_name for number in segmentations):
+            return put_frames(volume, sequence_of(node), segmentations)
+    return put_frames(volume, new_sequence(volume, first.GetName()), segmentations)

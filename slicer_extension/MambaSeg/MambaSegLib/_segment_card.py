@@ -14,8 +14,9 @@ from mambaseg.learn.project import data_folder
 from mambaseg.models import bundled, read_model, resolve
 from MambaSegLib._adapt import read_volume
 from MambaSegLib._modality import mismatch
+from MambaSegLib._results import show_frames
 from MambaSegLib._runs import Listener, Run
-from MambaSegLib._sequences import proxy_of, sequence_of, show_frames
+from MambaSegLib._sequences import sequence_of
 from MambaSegLib._where import red_slice, slice_views
 from MambaSegLib.Logic import MambaSegLogic, Order, Outcome
 
@@ -243,7 +244,7 @@ class SegmentCard:
         self._track(run)
 
     def _listener(self, finished: Callable[[Any], None]) -> Listener:
-        return Listener(self._on_progress, finished, self._on_failed, lambda: self._over("Stopped."))
+        return Listener(self._on_progress, finished, self._on_failed, lambda: self._on_failed("Stopped."))
 
     def _on_progress(self, update: Progress) -> None:
         ui = self._ui
@@ -256,26 +257,33 @@ class SegmentCard:
     def _on_finished(self, outcome: Outcome) -> None:
         n_waiting = len(self._waiting)
         self._over("\n".join((words.found(outcome.record), *outcome.record["notes"])))
-        if outcome.order.frame is not None:
-            self._collect(outcome)
-        else:
+        if outcome.order.frame is None:
             self._on_result(outcome, n_waiting)
-
-    def _collect(self, outcome: Outcome) -> None:
-        """Put the results of a sequence together once the last one is there."""
+            return
         self._frames.append(outcome)
         volume = outcome.order.source.node
         if not any(order.source.node is volume for order in (*self._waiting, *self._running())):
-            frames, self._frames = self._frames, []
-            sequence = show_frames(volume, [each.node for each in frames])
-            self._on_frames(proxy_of(volume, sequence), frames)
+            self._show_frames()
+
+    def _show_frames(self) -> None:
+        """Let the browser step through the results of a sequence, once there are no more to come."""
+        frames, self._frames = self._frames, []
+        volume = frames[0].order.source.node
+        if sequence_of(volume) is None:  # the browser was removed meanwhile
+            for n_later, each in zip(reversed(range(len(frames))), frames, strict=True):
+                self._on_result(each, n_later)
+            return
+        self._on_frames(show_frames(volume, {each.order.frame: each.node for each in frames}), frames)
 
     def _running(self) -> list[Order]:
         return [] if self._order is None else [self._order]
 
-    def _on_failed(self, sentence: str, details: str) -> None:
+    def _on_failed(self, sentence: str, details: str = "") -> None:
         self._waiting.clear()
         self._over(sentence, details)
+        self._frames = [each for each in self._frames if not each.order.source.is_gone]
+        if self._frames:  # time points that were done before
+            self._show_frames()
 
     def _over(self, message: str, details: str = "") -> None:
         run, self._run, self._order = self._run, None, None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import slicer
 from mambaseg import UserError
 from MambaSegLib._segments import VOLUME, remove_node
 
-__all__ = ["browser_of", "frames_of", "proxy_of", "sequence_of", "show_frames", "shown_frame"]
+__all__ = ["browser_of", "frames_of", "new_sequence", "put_frames", "sequence_of", "shown_frame"]
 
 
 def browser_of(node: Any) -> Any:
@@ -31,11 +31,6 @@ def shown_frame(node: Any) -> int:
     return max(0, browser_of(node).GetSelectedItemNumber())
 
 
-def proxy_of(node: Any, sequence: Any) -> Any:
-    """The node that shows a sequence which goes along with that of another node."""
-    return browser_of(node).GetProxyNode(sequence)
-
-
 def frames_of(node: Any) -> list[Any]:
     """The nodes of the sequence that a node shows, in their order.
 
@@ -50,33 +45,52 @@ def frames_of(node: Any) -> list[Any]:
     return [sequence.GetNthDataNode(index) for index in range(sequence.GetNumberOfDataNodes())]
 
 
-def show_frames(node: Any, segmentations: Sequence[Any]) -> Any:
-    """A sequence of segmentations, one a volume, that the volume's browser steps through with it.
+def new_sequence(node: Any, name: str) -> Any:
+    """An empty segmentation for each time point of the sequence that a volume shows, stepped through with it.
 
     Parameters
     ----------
     node : the volume that shows the sequence
-    segmentations : nodes in the order of the volumes; they are moved into the sequence, which then follows what is
-        drawn
+    name : of the node that shows the segmentations in turn
+
+    Returns
+    -------
+    vtkMRMLSequenceNode, which follows what is drawn
     """
-    browser, volumes = browser_of(node), sequence_of(node)
-    scene = node.GetScene()
-    name = segmentations[0].GetName()
+    browser, volumes, scene = browser_of(node), sequence_of(node), node.GetScene()
     sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", scene.GenerateUniqueName(f"{name} sequence"))
     sequence.SetIndexName(volumes.GetIndexName())
     sequence.SetIndexUnit(volumes.GetIndexUnit())
-    for index, segmentation in enumerate(segmentations):
-        sequence.SetDataNodeAtValue(segmentation, volumes.GetNthIndexValue(index))
-        remove_node(segmentation)
+    empty = slicer.vtkMRMLSegmentationNode()
+    empty.SetName(name)
+    for index in range(volumes.GetNumberOfDataNodes()):
+        sequence.SetDataNodeAtValue(empty, volumes.GetNthIndexValue(index))
     browser.AddSynchronizedSequenceNode(sequence)
     browser.SetSaveChanges(sequence, True)  # else the next time point wipes out what was drawn
-    _logic(scene).UpdateProxyNodesFromSequences(browser)
-    proxy = browser.GetProxyNode(sequence)
-    if proxy is not None:
-        proxy.SetName(name)
-        proxy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
-        proxy.SetNodeReferenceID(VOLUME, node.GetID())
     return sequence
+
+
+def put_frames(node: Any, sequence: Any, segmentations: Mapping[int, Any]) -> Any:
+    """Move segmentations into the sequence of them that goes along with a volume's.
+
+    Parameters
+    ----------
+    node : the volume that shows the sequence
+    segmentations : by the number of their time point
+
+    Returns
+    -------
+    The node that shows them in turn
+    """
+    browser = browser_of(node)
+    for index, segmentation in segmentations.items():
+        sequence.SetDataNodeAtValue(segmentation, sequence.GetNthIndexValue(index))
+        remove_node(segmentation)
+    _logic(node.GetScene()).UpdateProxyNodesFromSequences(browser)
+    proxy = browser.GetProxyNode(sequence)
+    proxy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+    proxy.SetNodeReferenceID(VOLUME, node.GetID())
+    return proxy
 
 
 def _logic(scene: Any) -> Any:
