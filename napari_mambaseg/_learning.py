@@ -15,8 +15,7 @@ from psygnal import Signal
 from mambaseg import Progress, UserError, jobs, words
 from mambaseg.learn import Project, apply_locks
 from mambaseg.learn.lineage import Version
-from mambaseg.models import read_model, resolve
-from mambaseg.models.folder import copy_package
+from mambaseg.models import copy_package, read_model, resolve
 from napari_mambaseg._adapt import to_image
 from napari_mambaseg._corrections import Corrector, Picture
 from napari_mambaseg._layers import outcome_of, recolour

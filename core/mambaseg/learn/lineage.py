@@ -16,8 +16,7 @@ from typing import Any
 
 from mambaseg._errors import ModelError, UserError
 from mambaseg.learn.journal_database import Database
-from mambaseg.models import Model, read_model
-from mambaseg.models.folder import copy_package
+from mambaseg.models import Model, copy_package, read_model
 
 __all__ = ["Lineage", "Version"]
 

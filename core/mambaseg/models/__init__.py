@@ -4,6 +4,7 @@
 """
 
 from mambaseg.models.catalogue import BUNDLED_FOLDER, bundled, load_model, resolve
+from mambaseg.models.folder import copy_package
 from mambaseg.models.model import KINDS, Model, read_model
 
-__all__ = ["BUNDLED_FOLDER", "KINDS", "Model", "bundled", "load_model", "read_model", "resolve"]
+__all__ = ["BUNDLED_FOLDER", "KINDS", "Model", "bundled", "copy_package", "load_model", "read_model", "resolve"]

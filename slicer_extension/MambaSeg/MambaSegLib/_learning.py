@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from mambaseg import Cancelled, UserError, jobs, words
 from mambaseg.learn import ProjectImage, apply_locks
 from mambaseg.learn.lineage import Version
-from mambaseg.models import Model, read_model, resolve
-from mambaseg.models.folder import copy_package
+from mambaseg.models import Model, copy_package, read_model, resolve
 from mambaseg.progress import ProgressCallback
 from MambaSegLib._adapt import Box, Source, read_volume
 from MambaSegLib._corrections import Correcting, same_voxels
