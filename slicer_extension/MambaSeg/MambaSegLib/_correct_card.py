@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 import slicer
 from mambaseg import UserError, words
 from MambaSegLib._adapt import Box
+from MambaSegLib._at_once import AtOnce
 from MambaSegLib._background import Background
 from MambaSegLib._corrections import Correcting, State
-from MambaSegLib._learning import Adapting
+from MambaSegLib._editor import Editor
 from MambaSegLib._results import Result, result_of, results, results_of
-from MambaSegLib._runs import Listener, Run
+from MambaSegLib._runs import Run
 from MambaSegLib._segments import Painted, relabel
 from MambaSegLib._sequences import browser_of, shown_frame
 from MambaSegLib._tour import Tour
@@ -32,7 +33,6 @@ _NOT_SEGMENTED = "Time point {number} of {n} is not segmented; go to one that is
 _HINT = "Draw with the tools below; every stroke is kept."
 _SETTLE_S = 0.4  # strokes come in bursts; they are kept once the hand rests, or at once when anything is asked
 _SECOND_MS = 1000
-_N_UNDO = 10
 _EVENTS = ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
 
 
@@ -49,8 +49,6 @@ class CorrectCard:
     def __init__(self, ui: Any, logic: MambaSegLogic, track: Callable[[Run], None], wake: Callable[[], None],
                  on_change: Callable[[], None]) -> None:
         self._ui = ui
-        self._logic = logic
-        self._track = track
         self._wake = wake
         self._on_change = on_change
         self._parameters: Any = None
@@ -59,12 +57,12 @@ class CorrectCard:
         self._changed_at_s: float | None = None
         self._n_changes = 0
         self._to_lay: tuple[NDArray[Any], Box | None] | None = None
-        self._adapting: Adapting | None = None
-        self._adapt_run: Run | None = None
         self._clock = qt.QTimer()
         self._clock.setInterval(_SECOND_MS)
         self._clock.connect("timeout()", self._tell_saved)
         self.background = Background(wake, self._on_failed)
+        self._editor = Editor(ui.editor)
+        self._at_once = AtOnce(ui, logic, track, self.lay)
         self.tour = Tour(ui, self._accept)
         self.correcting: Correcting | None = None
         self.state = State()
@@ -117,9 +115,8 @@ class CorrectCard:
             observed.RemoveObserver(tag)
         self._observed.clear()
         self._followed = None
-        if self._adapt_run is not None:
-            self._adapt_run.close()
-        self._adapt_run = self._adapting = self._to_lay = None
+        self._at_once.use(None)
+        self._to_lay = None
         self._clock.stop()
         self.tour.use(None)
         correcting, self.correcting = self.correcting, None
@@ -198,15 +195,6 @@ class CorrectCard:
         self._ui.correct_waits.setText(what)
         self._ui.correct_waits.setVisible(bool(what))
         self._ui.correct_body.setVisible(not what)
-
-    def start_editor(self) -> None:
-        """Point the Segment Editor at the result."""
-        editor, correcting = self._ui.editor, self.correcting
-        editor.setMRMLSegmentEditorNode(_editor_node())
-        editor.setMaximumNumberOfUndoStates(_N_UNDO)
-        if correcting is not None:
-            editor.setSegmentationNode(correcting.node)
-            editor.setSourceVolumeNode(correcting.source.node)
 
     def _do(self, correcting: Correcting, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Work in the thread; what comes of it is shown as long as the result is the one at work."""
@@ -296,7 +284,7 @@ class CorrectCard:
     def _use(self, correcting: Correcting, state: State, said: str) -> None:
         self.forget()
         self.correcting = correcting
-        self._adapting = Adapting(self._logic, correcting)
+        self._at_once.use(correcting)
         if self._parameters is not None:
             self._parameters.result = correcting.node
         segmentation = correcting.node.GetSegmentation()
@@ -305,7 +293,7 @@ class CorrectCard:
         self._follow(correcting.result)
         self.wait_for("")
         self._ui.found.setText(said)
-        self.start_editor()
+        self._editor.open(correcting)
         self.tour.use(correcting)
         self._clock.start()
         self._show_state(state)
@@ -330,7 +318,7 @@ class CorrectCard:
     def _on_kept(self, has_changed: bool) -> None:
         """What was drawn is on the disk."""
         if has_changed:
-            self._adapt()
+            self._at_once.learn()
 
     def _on_failed(self, sentence: str, _: str) -> None:
         """The thread could not do something."""
@@ -381,9 +369,7 @@ class CorrectCard:
         if correcting is not None:
             relabel(correcting.node, correcting.source, painted, correcting.model)
             self._changed_at_s = None
-            # earlier undo steps hold labels that are not there any more, and would pass for corrections
-            self._ui.editor.setMaximumNumberOfUndoStates(0)
-            self._ui.editor.setMaximumNumberOfUndoStates(_N_UNDO)
+            self._editor.forget_undo()
 
     def _show_state(self, state: State) -> None:
         if self.correcting is None:
@@ -403,45 +389,6 @@ class CorrectCard:
         saved_s = self.state.saved_s
         self._ui.saved.setText("" if saved_s is None else words.saved(max(0.0, time.time() - saved_s)))
 
-    # --- instant learning ---
-
-    def _adapt(self) -> None:
-        """Learn from the stroke at once, where that is wanted and nothing like it runs."""
-        if self._adapting is None or not self._ui.adapt.checked or self._adapt_run is not None:
-            return
-        self._adapt_run = self._adapting.start(Listener(finished=lambda learned: self._on_adapted(*learned),
-                                                        failed=self._on_not_adapted, cancelled=self._end_adapting))
-        self._ui.adapt_line.setText("Learning from it…")
-        self._track(self._adapt_run)
-
-    def _on_adapted(self, found: NDArray[Any], box: Box) -> None:
-        self._end_adapting()
-        self.lay(found, box)
-
-    def _on_not_adapted(self, sentence: str, _: str) -> None:
-        self._end_adapting()
-        if self._adapting is not None:
-            self._adapting.forget_view()
-        self._ui.adapt_line.setText(sentence)
-
-    def _end_adapting(self) -> None:
-        self._ui.adapt_line.setText("")
-        if self._adapt_run is not None:
-            self._adapt_run.close()
-            self._adapt_run = None
-
 
 def _ignore(_: object) -> None:
     """What is done with what nobody waits for."""
-
-
-def _editor_node() -> Any:
-    """The Segment Editor's settings for this module; made where there are none."""
-    tag = "MambaSegEditor"
-    node = slicer.mrmlScene.GetSingletonNode(tag, "vtkMRMLSegmentEditorNode")
-    if node is None:
-        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
-        node.UnRegister(None)
-        node.SetSingletonTag(tag)
-        node = slicer.mrmlScene.AddNode(node)
-    return node
