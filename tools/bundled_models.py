@@ -170,6 +170,8 @@ def scores_of(model: Model, data: Dataset) -> dict[str, Any]:
     return found.scores | {"interval": {key: [round(end, 4) for end in ends] for key, ends in interval.items()}}
 
 
+ABDOMINAL_WINDOW = {"mean": 60.0, "std": 90.0, "percentile_00_5": -150.0, "percentile_99_5": 450.0}  # HU
+
 BUNDLED_MODELS = {
     "nuclei-2d": BundledModel(
         plan_of(2, (24, 48, 96, 144, 176, 176), patch_size=(256, 256), batch_size=6, batch_dice=True,
@@ -200,4 +202,12 @@ BUNDLED_MODELS = {
         Settings(optimizer="adamw", rate=1e-3, mirror_axes=(2,), average=0.995),
         {"title": "Hippocampus (MRI)", "licence": "CC-BY-SA-4.0",
          "description": "Anterior and posterior hippocampus in T1 MRI that is cropped around one hippocampus."}),
+    "organs-ct": BundledModel(
+        plan_of(3, (16, 32, 64, 128), patch_size=(64, 64, 64), batch_size=2, spacing=(3.0, 3.0, 3.0),
+                normalisation=("ct",), use_mask_for_norm=(False,), intensities=(ABDOMINAL_WINDOW,)),
+        # never mirrored: left and right are what tells the kidneys apart
+        Settings(optimizer="adamw", rate=1e-3, mirror_axes=(), average=0.99),
+        {"title": "Organs (CT, demonstration)", "licence": "Apache-2.0",
+         "description": "Shows how a CT is segmented: large organs of the belly, learned from one volume whose labels "
+                        "another program drew. Not for findings of any kind."}),
 }

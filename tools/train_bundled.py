@@ -60,7 +60,8 @@ def described(name: str, recipe: BundledModel, data: Dataset, state: Checkpoint,
                  classes=data.classes, network_config=recipe.network_config(data), channels=data.channels,
                  kind=data.kind, regions=data.regions, region_order=data.region_order, licence=source["licence"],
                  decoder=decoder, training=training,
-                 mirror_axes=settings.mirror_axes or tuple(range(recipe.plan.ndim)), trained_on=data.signatures())
+                 mirror_axes=tuple(range(recipe.plan.ndim)) if settings.mirror_axes is None else settings.mirror_axes,
+                 trained_on=data.signatures())
 
 
 def _told() -> list[str]:

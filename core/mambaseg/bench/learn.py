@@ -2,8 +2,9 @@
 
 A simulated user corrects pictures of a kind that the model never saw. The gap is the score of a model trained on all
 pictures of that kind less the untouched model's, F1 at IoU 0.5 on held-out pictures; 1 is closed, 0 is nothing gained.
-"Seconds" are iterations of this machine: how many a second it does is measured first, so that a busy moment in the
-middle of a study does not shorten one of the rivals' training.
+"Seconds" are iterations of this machine: how many it does in a minute from pressing Learn to the new model, reading
+and saving included, is measured first, so that a busy moment in the middle of a study does not shorten one of the
+rivals' training.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from mambaseg.metrics import f1
 from mambaseg.models import Model, load_model
 from mambaseg.models.package import save_package
 from mambaseg.nets.registry import build
+from mambaseg.progress import Progress
 from mambaseg.segmentation import segment
 from mambaseg.segmentation.run import as_image
 from mambaseg.train.dataset import Dataset, open_dataset
@@ -43,8 +45,19 @@ __all__ = ["run"]
 Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x); object numbers or classes
 
 _VIEW_PX = 512
-_QUICK = Policy(rate=3e-3, rehearse=0.0, rehearsal_share=0.0, patch_size=64)  # of a network made in seconds
+_QUICK = dataclasses.replace(FREE, rate=3e-3, patch_size=64)  # of a network made in seconds
 _SHIFT_VOXELS = 6  # of the border between the two halves of the hippocampus
+
+
+class _Pace(NamedTuple):
+    """Seconds that an iteration takes on this machine, and seconds before and after all of them."""
+
+    each: float
+    beside: float = 0.0
+
+    def iterations(self, seconds: float) -> int:
+        """As many as fit into a time; at least one."""
+        return max(1, round((seconds - self.beside) / self.each))
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class _Study:
     parent, ceiling : the untouched model, and one trained on all pictures of the new kind
     corrected : pictures that the user corrects, one a seed
     new, old : held-out pictures of the new kind, and of the parent's own
-    per_minute : iterations that stand for a minute
+    pace : iterations that stand for a minute
     policy : of fine-tuning; None: the default
     """
 
@@ -65,7 +78,7 @@ class _Study:
     corrected: Sequence[Picture]
     new: Sequence[Picture]
     old: Sequence[Picture]
-    per_minute: int
+    pace: _Pace
     folder: Path
     policy: Policy | None = None
 
@@ -130,14 +143,14 @@ def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int
     old = study.score(study.parent, study.old) if study.old else 0.0
     say(f"untouched {untouched:.3f}, trained on all {best:.3f}, on its old kind {old:.3f}")
     gap = max(best - untouched, 1e-9)
-    minute = study.per_minute
+    minute, third = study.pace.iterations(60), study.pace.iterations(20)
     rivals: dict[str, Callable[[int], Model]] = {
         "instant_gap_closed": lambda index: _instant(study, index),
         f"thorough_gap_closed_{many}_objects_60s": lambda index: _thorough(study, index, many, minute),
         f"both_gap_closed_{many}_objects_60s": lambda index: _both(study, index, many),
-        f"thorough_gap_closed_{few}_objects_20s": lambda index: _thorough(study, index, few, minute // 3),
+        f"thorough_gap_closed_{few}_objects_20s": lambda index: _thorough(study, index, few, third),
         f"scratch_gap_closed_{many}_objects_60s": lambda index: _scratch(study, index, many, minute),
-        f"scratch_gap_closed_{few}_objects_20s": lambda index: _scratch(study, index, few, minute // 3),
+        f"scratch_gap_closed_{few}_objects_20s": lambda index: _scratch(study, index, few, third),
     }
     figures: dict[str, float] = {}
     for name, learn in rivals.items():
@@ -161,7 +174,7 @@ def _mean_dice(truth: NDArray[Any], found: NDArray[Any]) -> float:
 
 
 def _thorough(study: _Study, index: int, amount: int, iterations: int) -> Model:
-    tuned = finetune(study.parent, [study.corrections(index, amount)], None, iterations=max(1, iterations),
+    tuned = finetune(study.parent, [study.corrections(index, amount)], None, iterations=iterations,
                      hold_out=0.0, policy=study.policy, seed=index)
     return tuned.save(study.folder / f"thorough-{amount}-{index}")
 
@@ -171,8 +184,8 @@ def _scratch(study: _Study, index: int, amount: int, iterations: int) -> Model:
     network = build(study.parent.network, **study.parent.network_config)
     parent = dataclasses.replace(study.parent, trained_on=(), taught=(), members=())
     blank = save_package(study.folder / "blank", parent, network.state_dict())
-    policy = dataclasses.replace(study.policy or Policy(), rate=3e-3, rehearse=0.0, rehearsal_share=0.0)
-    tuned = finetune(blank, [study.corrections(index, amount)], None, iterations=max(1, iterations), hold_out=0.0,
+    policy = dataclasses.replace(study.policy or FREE, rate=3e-3)
+    tuned = finetune(blank, [study.corrections(index, amount)], None, iterations=iterations, hold_out=0.0,
                      policy=policy, seed=index)
     return tuned.save(study.folder / "scratch")
 
@@ -219,7 +232,7 @@ def _drawn(folder: Path, n_seeds: int, iterations: int) -> _Study:
     ceiling = train_small(folder / "ceiling", iterations, phase, start=parent)
     return _Study(parent, ceiling, [phase(seed, 192, 30) for seed in range(n_seeds)],
                   [phase(seed) for seed in range(100, 104)], [bright(seed) for seed in range(100, 104)],
-                  iterations, folder, _QUICK)
+                  _Pace(60 / iterations), folder, _QUICK)
 
 
 def _cells(data: Path, folder: Path, n_seeds: int) -> _Study:
@@ -230,11 +243,11 @@ def _cells(data: Path, folder: Path, n_seeds: int) -> _Study:
     cells, nuclei = (open_dataset(data / name, True) for name in ("cells2d", "nuclei2d"))
     parent = load_model("nuclei-2d")
     train = _pictures(cells, "train", 2)
-    per_minute = _iterations_a_minute(parent, train[0])
+    pace = _measure(parent, train[0], folder)
     every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in train]
-    ceiling = finetune(parent, every, None, iterations=10 * per_minute, hold_out=0.0).save(folder / "ceiling")
+    ceiling = finetune(parent, every, None, iterations=pace.iterations(600), hold_out=0.0).save(folder / "ceiling")
     return _Study(parent, ceiling, train[::max(1, len(train) // n_seeds)][:n_seeds], _pictures(cells, "validation", 2),
-                  _pictures(nuclei, "validation", 1)[::4], per_minute, folder)
+                  _pictures(nuclei, "validation", 1)[::4], pace, folder)
 
 
 def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
@@ -243,11 +256,11 @@ def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
     parent = load_model("hippocampus-mri")
     train, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
                   for part in ("train", "validation"))
-    per_minute = _iterations_a_minute(parent, train[0])
+    pace = _measure(parent, train[0], folder)
     every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in train]
-    ceiling = finetune(parent, every, None, iterations=4 * per_minute, hold_out=0.0,
+    ceiling = finetune(parent, every, None, iterations=pace.iterations(240), hold_out=0.0,
                        policy=FREE).save(folder / "hippocampus-ceiling")
-    return _Study(parent, ceiling, train[::max(1, len(train) // n_seeds)][:n_seeds], new, [], per_minute,
+    return _Study(parent, ceiling, train[::max(1, len(train) // n_seeds)][:n_seeds], new, [], pace,
                   folder / "hippocampus")
 
 
@@ -277,10 +290,21 @@ def _pictures(data: Dataset, part: str, step: int) -> list[Picture]:
     return found
 
 
-def _iterations_a_minute(model: Model, picture: Picture) -> int:
-    """What this machine does; the first iterations, which compile and allocate, are not counted."""
+def _measure(model: Model, picture: Picture, folder: Path) -> _Pace:
+    """The pace of this machine; a first run, which compiles and allocates, is not counted."""
     image, truth = picture
     stamps: list[float] = []
-    finetune(model, [(image, truth.astype(np.int32) + 1)], None, iterations=8, hold_out=0.0,
-             progress=lambda update: stamps.append(time.monotonic()) if update.stage == "Training" else None)
-    return max(1, round(60 / float(np.median(np.diff(stamps)[2:]))))
+
+    def note(update: Progress) -> None:
+        if update.stage == "Training":
+            stamps.append(time.monotonic())
+
+    for _ in range(2):
+        stamps.clear()
+        start = time.monotonic()
+        tuned = finetune(model, [(image, truth.astype(np.int32) + 1)], None, iterations=8, hold_out=0.0, policy=FREE,
+                         progress=note)
+        tuned.save(folder / "pace")
+        seconds = time.monotonic() - start
+    each = float(np.median(np.diff(stamps)[2:]))
+    return _Pace(each, max(0.0, seconds - 8 * each))

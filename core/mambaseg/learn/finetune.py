@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mambaseg._errors import DatasetError
 from mambaseg.instances import Decoder
+from mambaseg.learn.decoding import fit_decoder
 from mambaseg.learn.examples import (
     Example,
     as_examples,
@@ -140,6 +141,7 @@ def finetune(model: Model, examples: Iterable[Example | Sequence[Any]], minutes:
     UserError : examples that nothing can be learned from; see `mambaseg.learn.examples.as_examples`
     Cancelled : as raised by `progress`
     """
+    model.refuse_cascade("learn from corrections")
     found = as_examples(examples, model, len(new_classes))
     if minutes is None and iterations is None:
         minutes = 2.0
@@ -160,6 +162,9 @@ def finetune(model: Model, examples: Iterable[Example | Sequence[Any]], minutes:
     state = _learn(model, network, found, labels, kept, policy, settings, parent_data, work, resume, progress)
     weights = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     candidate = save_package(work / "package", child, weights, members=begun.formers)
+    if policy.fit_decoder:
+        decoder = fit_decoder(candidate, found, kept.labels, device, progress)
+        child, candidate = (dataclasses.replace(each, decoder=decoder) for each in (child, candidate))
     after = unit_scores(candidate, found, labels, kept.judged, device, progress)
     forgotten = forgetting(model, candidate, parent_data, device, progress)
     verdict = judge(before, after, forgotten, _noun(model))
@@ -187,6 +192,7 @@ def _settings(model: Model, example: Example, policy: Policy, kept: Split, minut
                     model.mirror_axes, device, precision, seed, average=policy.average,
                     validate_every=policy.validate_every if kept.stopping else 10 * policy.validate_every,
                     n_validation_batches=4, foreground_share=policy.share_on_corrections,
+                    other_looks=policy.other_looks,
                     instance_target=Decoder(**model.decoder or {}).target)
 
 

@@ -99,6 +99,7 @@ class InstantSession:
 
     def __post_init__(self) -> None:
         """Compute the first view's features."""
+        self.model.refuse_cascade("learn from corrections")
         if self.model.kind == "regions":
             raise ModelError(f"{self.model.title} finds regions that may overlap, which cannot be learned at once; "
                              "choose a model of classes or of objects.")
@@ -193,7 +194,7 @@ class InstantSession:
 
     def labels(self) -> NDArray[Any]:
         """Labels in view, (*roi): classes, or objects numbered within the view."""
-        return labels_from(self.probabilities(), self.model, self._view.spacing)
+        return labels_from(self.probabilities(), self._base or self.model, self._view.spacing)
 
     def save(self, name: str, folder: Any = None) -> Model:
         """Keep what was learned as a named adapter; see `mambaseg.models.adapters.save_adapter`.

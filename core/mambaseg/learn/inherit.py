@@ -53,7 +53,8 @@ def inherit(model: Model, examples: Sequence[Example], new_classes: Sequence[str
     """
     signatures = [signature(first_frame(example.image, model)) for example in examples]
     start = _start(model, examples, signatures)
-    child = dataclasses.replace(model, members=(), adapters=(), parent={"name": model.name, "checksum": model.checksum})
+    child = dataclasses.replace(model, members=(), adapters=(), decoder=start.decoder,
+                                parent={"name": model.name, "checksum": model.checksum})
     if new_classes:
         child = add_classes(child, new_classes)
     config = child.network_config
@@ -64,7 +65,8 @@ def inherit(model: Model, examples: Sequence[Example], new_classes: Sequence[str
     formers = tuple(grow_state(dict(part.build().state_dict()), network) for part in kept)
     network.load_state_dict(grow_state(dict(start.build().state_dict()), network))
     known = start.taught if start is model else ()
-    members = tuple(Member(child.network, child.network_config, is_former=True, taught=part.taught) for part in kept)
+    members = tuple(Member(child.network, child.network_config, is_former=True, taught=part.taught,
+                           decoder=part.decoder) for part in kept)
     child = dataclasses.replace(
         child, members=members, taught=representatives([*known, *signatures]) if members else (),
         trained_on=child.trained_on if members or not child.trained_on

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mambaseg.learn.around import box_around, segment_around
 from mambaseg.learn.examples import Example
 from mambaseg.learn.holdout import Unit
 from mambaseg.metrics.interval import bootstrap
 from mambaseg.models import Model
 from mambaseg.models.domains import signature
 from mambaseg.models.package import make_test_input, run_test
-from mambaseg.progress import Progress, ProgressCallback, report
-from mambaseg.segmentation import segment
+from mambaseg.progress import Progress, ProgressCallback
 from mambaseg.train.dataset import open_dataset
 from mambaseg.train.sample import UNLABELLED
 from mambaseg.train.score import score_model
@@ -100,29 +99,12 @@ def unit_scores(model: Model, examples: Sequence[Example], labels: Sequence[NDAr
     for index in sorted({unit.example for unit in units}):
         mine = [i for i, unit in enumerate(units) if unit.example == index]
         update = Progress("Scoring", mine[0], len(units), "on what was kept aside")
-        box = _box_around([units[i].mask for i in mine], model.plan.patch_size)
-        found = segment(examples[index].image, model, device=device, roi=box,
-                        progress=partial(_repeat, progress, update)).labels
+        box = box_around(np.logical_or.reduce([units[i].mask for i in mine]), model)
+        found = segment_around(model, examples[index].image, box, update, device, progress).labels
         for i in mine:
             rate = _object_quality if model.kind == "instances" else _mean_dice
             scores[i] = rate(labels[index], np.asarray(found), units[i])
     return scores
-
-
-def _repeat(progress: ProgressCallback | None, update: Progress, _: Progress) -> None:
-    """Report the same again for every window, so that the work can be cancelled there."""
-    report(progress, update)
-
-
-def _box_around(masks: Sequence[NDArray[np.bool_]], patch_size: Sequence[int]) -> list[tuple[int, int]]:
-    """Bounding box of all masks with half a patch around it, so that no object in them is cut."""
-    anywhere = np.logical_or.reduce(masks)
-    box = []
-    for axis, size in enumerate(anywhere.shape):
-        at = np.flatnonzero(anywhere.any(axis=tuple(a for a in range(anywhere.ndim) if a != axis)))
-        margin = max(patch_size) // 2
-        box.append((max(0, int(at[0]) - margin), min(size, int(at[-1]) + 1 + margin)))
-    return box
 
 
 def _object_quality(truth: NDArray[np.int32], found: NDArray[Any], unit: Unit) -> float:

@@ -33,6 +33,9 @@ class Policy:
     share_on_corrections : of the patches that are centred on something labelled; the others lie anywhere
     average : decay of the running mean of the weights that is kept
     validate_every : iterations between two looks at what early stopping keeps aside
+    other_looks : see `mambaseg.train.augment.augmentation`
+    fit_decoder : objects are found again by what the corrected ones say of their size and necks; see
+        `mambaseg.learn.decoding.fit_decoder`
     """
 
     rate: float = 5e-4
@@ -46,10 +49,12 @@ class Policy:
     share_on_corrections: float = 1.0
     average: float = 0.9
     validate_every: int = 20
+    other_looks: bool = True
+    fit_decoder: bool = False
 
 
 # Where a former network goes on answering for all other kinds of pictures, there is nothing to rehearse
-FREE = Policy(rate=1e-3, rehearse=0.0, rehearsal_share=0.0)
+FREE = Policy(rate=1e-3, rehearse=0.0, rehearsal_share=0.0, other_looks=False, fit_decoder=True)
 
 
 class SparseObjective:

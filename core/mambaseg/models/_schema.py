@@ -149,7 +149,7 @@ _ENTRIES: dict[str, tuple[Check, str]] = {
     "taught": (_are_signatures, f"a list of signatures of pictures, {LENGTH} numbers each"),
 }
 _MEMBER: dict[str, Check] = {name: _ENTRIES[name][0] for name in ("network", "network_config", "checksum", "plan",
-                                                                 "mirror_axes")}
+                                                                 "mirror_axes", "decoder")}
 _MEMBER["group"] = lambda value: _is_int(value, 0, _MAX_MEMBERS)
 _MEMBER["is_former"] = lambda value: isinstance(value, bool)
 _MEMBER["taught"] = _are_signatures

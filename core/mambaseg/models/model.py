@@ -41,6 +41,7 @@ class Member:
     plan, mirror_axes : as in `Model`, alike for all of a group; None, as in group 0: those of the model
     is_former : not part of the ensemble, but the network that answers for pictures unlike those taught later
     taught : as in `Model`, of a former network
+    decoder : as in `Model`, of a former network; None: that of the model
     """
 
     network: str
@@ -51,6 +52,7 @@ class Member:
     mirror_axes: tuple[int, ...] | None = None
     is_former: bool = False
     taught: Signatures = ()
+    decoder: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `model.json`, without what is as usual."""
@@ -64,6 +66,8 @@ class Member:
             values["mirror_axes"] = self.mirror_axes
         if self.is_former:
             values |= {"is_former": True, "taught": self.taught}
+        if self.decoder is not None:
+            values["decoder"] = self.decoder
         return values
 
 
@@ -187,7 +191,7 @@ class Model:
             self, network=member.network, network_config=member.network_config, checksum=member.checksum, members=(),
             plan=self.plan if member.plan is None else member.plan,
             mirror_axes=self.mirror_axes if member.mirror_axes is None else member.mirror_axes,
-            taught=member.taught, weights_file=file,
+            taught=member.taught, weights_file=file, decoder=self.decoder if member.decoder is None else member.decoder,
             adapters=tuple(adapter for adapter in self.adapters if adapter.network == member.checksum))
             for file, member in further.items()}
 

@@ -118,11 +118,13 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
         if mask is not None:
             probabilities[:, ~mask] = 0
             probabilities[0, ~mask] = float(model.kind != "regions")
-        labels, table = _finish(probabilities, model, given, seen, groups[0].spacing)
+        labels, table = _finish(probabilities, suited, given, seen, groups[0].spacing)
         frames.append(_Frame(labels, probabilities if keep_probabilities else None, table))
     labels, kept, table = _join(frames, given.has_time)
     settings = {"device": str(choose_device(device)), "tta": tta, "roi": _plain(roi),
                 "precision": str(choose_precision(precision, choose_device(device))).removeprefix("torch.")}
+    if model.kind == "instances":
+        settings["decoder"] = suited.decoder
     described = describe_model(model)
     if model.members:
         described["members"] = [member.checksum for member in model.members]
@@ -152,7 +154,8 @@ def decode_again(image: Image, model: Model, probabilities: NDArray[np.float32],
         raise ModelError(f"{model.title} finds classes, not objects, so there is nothing to set; choose a model that "
                          "finds objects.")
     watch = Watch()
-    other = dataclasses.replace(model, decoder={**(model.decoder or {}), **settings})
+    suited = match_domain(match_channels(image, model, []), model, [])
+    other = dataclasses.replace(suited, decoder={**(suited.decoder or {}), **settings})
     kept = probabilities if image.has_time else probabilities[np.newaxis]
     spacing = match_spacing(image, model, [])
     found = [_finish(each, other, image, seen, spacing) for each, seen in zip(kept, image.frames(), strict=True)]

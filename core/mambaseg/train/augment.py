@@ -40,7 +40,7 @@ class _ToGrey(ImageOnlyTransform):  # type: ignore[misc]  # batchgeneratorsv2 ha
 
 
 def augmentation(plan: Plan, instances: bool, pictures: bool, mirror_axes: tuple[int, ...] | None = None,
-                 small_data: bool = False) -> Any:
+                 small_data: bool = False, other_looks: bool = True) -> Any:
     """Transforms for one sample, ``compose(image=(channel, *S) float, segmentation=(1, *S))``.
 
     Parameters
@@ -50,17 +50,18 @@ def augmentation(plan: Plan, instances: bool, pictures: bool, mirror_axes: tuple
         of classes in colour (photographs) the light
     mirror_axes : spatial axes that may be mirrored; None: all
     small_data : for some tens of pictures: every patch is turned, and half of them are warped
+    other_looks : of objects in pictures: polarity and stain vary; not where only pictures like the given ones matter
     """
     dummy_2d = is_dummy_2d(plan.patch_size)
     steps: list[Any] = [_spatial(plan, instances, pictures, dummy_2d, small_data)]
     if dummy_2d:
         steps = [Convert3DTo2DTransform(), *steps, Convert2DTo3DTransform()]
     is_colour = len(plan.normalisation) == 3
-    if pictures and is_colour and instances:
+    if pictures and is_colour and instances and other_looks:
         steps += [_random(MarkerStain(), 0.5), _random(_ToGrey(), 0.1)]
     if pictures and is_colour and not instances:
         steps.append(_random(OtherLight(), 0.8))
-    elif pictures:
+    elif pictures and other_looks:
         steps.append(_random(InvertImageTransform(p_invert_image=1, p_synchronize_channels=1), 0.1))
     steps += _intensity(dummy_2d)
     steps.append(MirrorTransform(allowed_axes=tuple(range(plan.ndim)) if mirror_axes is None else mirror_axes))

@@ -56,6 +56,7 @@ class Settings:
     small_data : stronger augmentation, for some tens of pictures: see `mambaseg.train.augment.augmentation`, and
         objects are pasted from one patch into another
     pictures : 2-D pictures: stronger augmentation, reflected edges
+    other_looks : see `mambaseg.train.augment.augmentation`
     mirror_axes : spatial axes that augmentation may mirror; None: all. Leave out those that tell classes apart
     validate_every : iterations between validations and between entries of the history
     n_validation_batches : fixed patches that validation looks at, in batches
@@ -87,6 +88,7 @@ class Settings:
     weight_decay: float | None = None
     clip_norm: float | None = _CLIP_NORM
     clip_value: float | None = None
+    other_looks: bool = True
 
     @property
     def encodings(self) -> tuple[Encode | None, Encode | None]:
@@ -135,7 +137,8 @@ def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], p
     seed = settings.seed + run.state.iteration  # a resumed run draws other patches than it has seen
     sampler = PatchSampler(cases, plan, seed, reflect=settings.pictures, foreground_share=settings.foreground_share,
                            paste_share=_PASTE_SHARE if settings.small_data and settings.instances else 0.0)
-    transform = augmentation(plan, settings.instances, settings.pictures, settings.mirror_axes, settings.small_data)
+    transform = augmentation(plan, settings.instances, settings.pictures, settings.mirror_axes, settings.small_data,
+                             settings.other_looks)
     with BatchLoader(sampler, transform, settings.encodings[0], seed) as batches:
         try:
             run.train(batches, progress)

@@ -161,9 +161,9 @@ def pool_target(target: Tensor, n_classes: int, size: Sequence[int], ignore_labe
     known = target[:, 0] != ignore_label
     pool: Any = functional.adaptive_avg_pool2d if target.ndim == 4 else functional.adaptive_avg_pool3d
     if target.is_floating_point():
-        part = pool(known[:, None].to(target.dtype), tuple(size))
+        part: Tensor = pool(known[:, None].to(target.dtype), tuple(size))
         total: Tensor = pool(target * known[:, None], tuple(size))
-        return (total / part.clamp(min=_SMOOTH)).masked_fill(part == 0, ignore_label)
+        return (total / part.clamp(min=_SMOOTH)).masked_fill(part == 0, float(ignore_label))
     shares = functional.one_hot(target[:, 0].masked_fill(~known, 0), n_classes) * known[..., None]
     most, winner = pool(shares.movedim(-1, 1).float(), tuple(size)).max(1, keepdim=True)
     pooled: Tensor = winner.masked_fill(most == 0, ignore_label)

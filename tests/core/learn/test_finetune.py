@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ import mambaseg
 from discs import touching_discs
 from mambaseg._errors import UserError
 from mambaseg.bench.pictures import bright, phase
-from mambaseg.instances import relative_depth
+from mambaseg.instances import Decoder, relative_depth
+from mambaseg.learn import decoding
 from mambaseg.learn.examples import Example
 from mambaseg.learn.finetune import Tuned
 from mambaseg.learn.objective import FREE, Policy, SparseObjective, freeze
@@ -89,6 +91,39 @@ def test_a_new_kind_is_learned_beside_the_old_one(discs_model: Model, tuned: Tun
     assert more.before.mean > 0.5
     assert len(more.model.members) == 1
     assert len(more.model.taught) == 2
+
+
+def test_objects_of_the_new_kind_are_told_apart_by_their_own_size(discs_model: Model, tuned: Tuned,
+                                                                  corrected: Example, tmp_path: Path) -> None:
+    """What is much smaller than any corrected object is debris; the former network keeps its own rule."""
+    new = tuned.save(tmp_path / "new")
+    assert new.decoder is not None
+    sizes = np.bincount(corrected.corrections.ravel())[2:]
+    assert 10 < new.decoder["min_size"] <= np.percentile(sizes[sizes > 0], 10)
+    image, _ = phase(101)
+    assert min(np.bincount(mambaseg.segment(image, new).labels.ravel())) >= new.decoder["min_size"]
+    assert new.formers[0].decoder == discs_model.decoder
+    record = mambaseg.segment(bright(101)[0], new).record
+    assert record["settings"]["decoder"] == discs_model.decoder
+
+
+def test_necks_of_the_corrected_objects_decide_how_firmly_is_split(tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dumb-bells that are one object each fall apart under the usual setting; under the fitted one they hold."""
+    y, x = np.mgrid[:96, :96]
+    truth = np.zeros((96, 96), np.int32)
+    for number, (row, column) in enumerate([(16, 12), (16, 58), (46, 12), (46, 58), (78, 12), (78, 58)], 1):
+        for side in (0, 22):
+            truth[(y - row) ** 2 + (x - column - side) ** 2 <= 49] = number
+        truth[(abs(y - row) <= 2) & (x >= column) & (x <= column + 22)] = number
+    model = dataclasses.replace(save_tiny(tmp_path / "model", channels=("grey",)), decoder={"split": 0.75})
+    answer = np.stack([truth == 0, truth > 0, np.zeros_like(truth)]).astype(np.float32)
+    monkeypatch.setattr(decoding, "segment_around", lambda *_, **__: SimpleNamespace(probabilities=answer))
+    image = mambaseg.Image.from_array(np.zeros(truth.shape, np.float32))
+    fitted = decoding.fit_decoder(model, [Example(image, truth + 1)], [truth])
+    assert fitted is not None
+    objects = [Decoder(**settings).decode(answer).max() for settings in (model.decoder or {}, fitted)]
+    assert objects == [12, 6]
 
 
 def test_a_known_kind_changes_the_network_itself(discs_model: Model) -> None:
