@@ -43,6 +43,7 @@ class Prepared:
     plan_spacing : voxel size of `array` per axis, None where nothing was resampled
     n_replaced : voxel values that were NaN or infinite and were replaced by the smallest finite one
     fit : how `array` came to its size, as in the plan
+    previous : labels of a cascade's previous stage, as `labels`
     """
 
     array: NDArray[np.float32]
@@ -54,6 +55,7 @@ class Prepared:
     plan_spacing: tuple[float, ...] | None
     n_replaced: int = 0
     fit: str = "windows"
+    previous: NDArray[Any] | None = None
 
     @property
     def shape_after_crop(self) -> tuple[int, ...]:
@@ -62,7 +64,8 @@ class Prepared:
 
 
 def prepare(
-    frame: NDArray[Any], spacing: Sequence[float] | None, plan: Plan, labels: NDArray[Any] | None = None
+    frame: NDArray[Any], spacing: Sequence[float] | None, plan: Plan, labels: NDArray[Any] | None = None,
+    previous: NDArray[Any] | None = None
 ) -> Prepared:
     """The frame as the network wants it: transposed, cropped, normalised, resampled - in this order, as nnU-Net does.
 
@@ -74,6 +77,7 @@ def prepare(
     spacing : voxel size per spatial axis of the frame, unit of the plan; None: not known, then nothing is resampled
     plan : the model's plan
     labels : integer, (*spatial), the truth of a training case
+    previous : integer, (*spatial), what the previous stage of a cascade found
 
     Raises
     ------
@@ -81,31 +85,31 @@ def prepare(
     ModelError : the frame's channels or axes are not those of the plan
     DatasetError : the labels have another shape than the frame
     """
-    _check(frame, spacing, plan, labels)
+    given = [each for each in (labels, previous) if each is not None]
+    _check(frame, spacing, plan, given)
     order = _axis_order(plan.transpose, frame.ndim - 1)
     array, n_replaced = _as_finite_float32(frame)
     array = array.transpose(0, *(axis + 1 for axis in order))
     shape = array.shape[1:]
-    truth = None if labels is None else _as_signed(labels.transpose(order))
     inside = _nonzero(array) if plan.crop_to_nonzero or any(plan.use_mask_for_norm) else None
     crop = _bounding_box(inside) if inside is not None and plan.crop_to_nonzero else tuple((0, n) for n in shape)
     box = tuple(slice(start, stop) for start, stop in crop)
     array = np.ascontiguousarray(array[(slice(None), *box)])
-    truth = None if truth is None else truth[box].copy()
-    if inside is not None:
-        inside = inside[box]
-        if truth is not None:
-            truth[(truth == 0) & ~inside] = OUTSIDE
-            inside = truth >= 0  # nnU-Net counts labelled zeros as inside
-    _normalise_all(array, plan, inside)
+    inside = None if inside is None else inside[box]
+    layers = [_cropped_labels(each.transpose(order)[box], inside) for each in given]
+    _normalise_all(array, plan, layers[0] >= 0 if layers and inside is not None else inside)
     old = None if spacing is None else tuple(float(spacing[axis]) for axis in order)
     new = _target_spacing(old, plan)
     if plan.fit != "windows":
         array = resize(array, plan.patch_size, plan.fit)
-        truth = None if truth is None else resize_labels(truth, plan.patch_size, plan.fit)
+        layers = [resize_labels(layer, plan.patch_size, plan.fit) for layer in layers]
     elif old is not None and new is not None:
-        array, truth = _resample_case(array, truth, old, new)
-    return Prepared(array, truth, order, shape, crop, old, new, n_replaced, plan.fit)
+        grid = _resampled_shape(array.shape[1:], old, new)
+        array = resample(array, grid, old, new, order=3)
+        layers = [resample_labels(layer, grid, old, new) for layer in layers]
+    truth = None if labels is None else layers[0]
+    return Prepared(array, truth, order, shape, crop, old, new, n_replaced, plan.fit,
+                    None if previous is None else layers[-1])
 
 
 def outline(frame: NDArray[Any], spacing: Sequence[float] | None, plan: Plan) -> Prepared:
@@ -115,7 +119,7 @@ def outline(frame: NDArray[Any], spacing: Sequence[float] | None, plan: Plan) ->
     ------
     As `prepare`.
     """
-    _check(frame, spacing, plan, None)
+    _check(frame, spacing, plan, ())
     order = _axis_order(plan.transpose, frame.ndim - 1)
     array = frame.transpose(0, *(axis + 1 for axis in order))
     crop = _bounding_box(np.any(array != 0, axis=0)) if plan.crop_to_nonzero else tuple((0, n) for n in array.shape[1:])
@@ -288,7 +292,7 @@ _JOINT_SCHEMES: dict[str, Callable[[NDArray[np.float32]], None]] = {"minmax_255"
 
 
 def _check(
-    frame: NDArray[Any], spacing: Sequence[float] | None, plan: Plan, labels: NDArray[Any] | None
+    frame: NDArray[Any], spacing: Sequence[float] | None, plan: Plan, layers: Sequence[NDArray[Any]]
 ) -> None:
     """Refuse what cannot be prepared, in words for the user."""
     n_axes = frame.ndim - 1
@@ -303,9 +307,10 @@ def _check(
     if spacing is not None and not (len(spacing) == n_axes and all(math.isfinite(s) and s > 0 for s in spacing)):
         raise ImageError(f"The image's spacing is {tuple(spacing)}, but {n_axes} positive numbers are needed, one per "
                          "axis. Correct the spacing, or leave it out.")
-    if labels is not None and labels.shape != frame.shape[1:]:
-        raise DatasetError(f"The labels have shape {labels.shape}, but their image has {frame.shape[1:]}. "
-                           "Both must lie on one grid.")
+    for labels in layers:
+        if labels.shape != frame.shape[1:]:
+            raise DatasetError(f"The labels have shape {labels.shape}, but their image has {frame.shape[1:]}. "
+                               "Both must lie on one grid.")
 
 
 def _axis_order(transpose: Sequence[int], n_axes: int) -> tuple[int, ...]:
@@ -355,6 +360,14 @@ def _as_signed(labels: NDArray[Any]) -> NDArray[Any]:
     return labels.astype(np.int8 if largest < 128 else np.int16 if largest < 32768 else np.int32)
 
 
+def _cropped_labels(labels: NDArray[Any], inside: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """Labels of the crop, `OUTSIDE` where there is nothing; labelled zeros count as inside, as in nnU-Net."""
+    signed = _as_signed(labels)
+    if inside is not None:
+        signed[(signed == 0) & ~inside] = OUTSIDE
+    return signed
+
+
 def _nonzero(array: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where any channel differs from zero, closed holes of a volume included."""
     mask: NDArray[np.bool_] = np.any(array != 0, axis=0)
@@ -376,15 +389,6 @@ def _target_spacing(spacing: tuple[float, ...] | None, plan: Plan) -> tuple[floa
     if spacing is None or plan.spacing is None or plan.fit != "windows":
         return None
     return (*spacing[: len(spacing) - len(plan.spacing)], *plan.spacing)
-
-
-def _resample_case(
-    array: NDArray[np.float32], labels: NDArray[Any] | None, old: tuple[float, ...], new: tuple[float, ...]
-) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
-    """Image and labels on the grid of spacing `new`."""
-    shape = _resampled_shape(array.shape[1:], old, new)
-    return (resample(array, shape, old, new, order=3),
-            None if labels is None else resample_labels(labels, shape, old, new))
 
 
 def _resampled_shape(shape: tuple[int, ...], old: tuple[float, ...], new: tuple[float, ...]) -> tuple[int, ...]:

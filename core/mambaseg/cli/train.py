@@ -48,6 +48,11 @@ def train(
                                                  )] = "boundary",
     small_data: Annotated[bool, typer.Option("--small-data", help="Stronger augmentation, for some tens of images."
                                              )] = False,
+    configuration: Annotated[str | None, typer.Option("--configuration", help="2d, 3d_fullres, 3d_lowres, or "
+                             "3d_cascade_fullres: a low resolution first, in half of the time, whose labels the full "
+                             "one sees. Left out: 3d_fullres for volumes.")] = None,
+    previous: Annotated[str | None, typer.Option("--previous", help="Model that finds the labels first in a cascade, "
+                                                                    "in place of a new one.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
 ) -> None:
     """Train a network on your own images and labels."""
@@ -62,7 +67,8 @@ def train(
             model = mambaseg.train(dataset, network=network, output=output, minutes=minutes, iterations=iterations,
                                    resume=resume, instances=instances, initial=initial, fit_to=fit, recipe=recipe,
                                    batch_size=batch, fold=fold, instance_target=instance_target,
-                                   small_data=small_data, progress=progress)
+                                   small_data=small_data, configuration=configuration, previous=previous,
+                                   progress=progress)
     except Cancelled as error:
         raise Cancelled("Cancelled; the same command with --resume goes on from here.") from error
     if not is_started_first():

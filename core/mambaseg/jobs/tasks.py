@@ -137,7 +137,8 @@ def _model(name_or_path: str) -> Model:
     folder = resolve(name_or_path)
     described = read_model(folder) if (folder / "model.json").exists() else load_model(name_or_path)
     adapters = (adapter.checksum for adapter in described.adapters if adapter.is_on)
-    key = " ".join((str(folder), described.checksum, *(member.checksum for member in described.members), *adapters))
+    key = " ".join((str(folder), described.checksum, described.previous,
+                    *(member.checksum for member in described.members), *adapters))
     model = _models.pop(key, None) or load_model(name_or_path)
     _models[key] = model
     for old in list(_models)[:-_N_MODELS_KEPT]:

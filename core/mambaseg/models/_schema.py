@@ -147,6 +147,7 @@ _ENTRIES: dict[str, tuple[Check, str]] = {
     "adapters": (lambda value: _is_list(value, _is_adapter), "a list of adapters, each with its name and checksum"),
     "trained_on": (_are_signatures, f"a list of signatures of pictures, {LENGTH} numbers each"),
     "taught": (_are_signatures, f"a list of signatures of pictures, {LENGTH} numbers each"),
+    "previous": (lambda value: value == "" or _ENTRIES["checksum"][0](value), "a SHA-256 of 64 hexadecimal digits"),
 }
 _MEMBER: dict[str, Check] = {name: _ENTRIES[name][0] for name in ("network", "network_config", "checksum", "plan",
                                                                  "mirror_axes", "decoder")}
@@ -154,7 +155,7 @@ _MEMBER["group"] = lambda value: _is_int(value, 0, _MAX_MEMBERS)
 _MEMBER["is_former"] = lambda value: isinstance(value, bool)
 _MEMBER["taught"] = _are_signatures
 # Entries that came after the first models were written
-OPTIONAL = ("members", "regions", "region_order", "keep_largest", "adapters", "trained_on", "taught")
+OPTIONAL = ("members", "regions", "region_order", "keep_largest", "adapters", "trained_on", "taught", "previous")
 _PLAN_DEFAULTS: dict[str, Any] = {"fit": "windows", "usual_spacing": None}
 
 
@@ -171,7 +172,7 @@ def check(values: Any, where: str) -> dict[str, Any]:
     if _is_int(version, SCHEMA_VERSION + 1):
         raise ModelError(f"{where} has schema version {version}, but this program reads {SCHEMA_VERSION}; "
                          "update mambaseg.")
-    values = {name: [] for name in OPTIONAL} | values
+    values = {name: "" if name == "previous" else [] for name in OPTIONAL} | values
     _same_keys(values, set(_ENTRIES), where)
     for name, (is_right, expected) in _ENTRIES.items():
         if not is_right(values[name]):

@@ -27,6 +27,8 @@ def card(model: Model) -> str:
     ]
     if model.parent:
         lines.append(_row("Fine-tuned from", f"{model.parent['name']} ({model.parent['checksum'][:12]})"))
+    if model.previous:
+        lines.append(_row("Cascade", "the model in the folder previous finds labels first, which the network sees"))
     lines += [_row("Adapter", f"{adapter.name}, {'on' if adapter.is_on else 'off'}") for adapter in model.adapters]
     lines += _section("Held-out scores", model.scores) + _section("Training", model.training)
     return "\n".join(lines) + "\n"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mambaseg._errors import ModelError
+from mambaseg.models.alike import check_alike
 from mambaseg.models.catalogue import load_model
 from mambaseg.models.model import Member, Model
 from mambaseg.models.package import save_package
@@ -17,18 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["make_ensemble"]
-
-# What models must have in common, in words for the user
-_ALIKE: dict[str, Callable[[Model], Any]] = {
-    "kind": lambda model: model.kind,
-    "classes": lambda model: model.classes,
-    "channels": lambda model: model.channels,
-    "regions": lambda model: model.class_labels,
-    "order of painting": lambda model: model.region_order,
-    "unit of length": lambda model: model.plan.unit,
-    "decoder settings": lambda model: model.decoder,
-}
-
 
 def make_ensemble(models: Sequence[Model | Path | str], output: Path | str, name: str | None = None) -> Model:
     """Make one package of several models of the same classes and channels, each with its own network and plan.
@@ -52,7 +41,8 @@ def make_ensemble(models: Sequence[Model | Path | str], output: Path | str, name
         raise ModelError(f"An ensemble is made of two or more models, but {len(loaded)} was given; name another.")
     output = Path(output).resolve()
     for model in loaded:
-        _check_alike(loaded[0], model)
+        model.refuse_cascade("join an ensemble")
+        check_alike(loaded[0], model)
         if model.folder is not None and model.folder.resolve() == output:
             raise ModelError(f"{output} is one of the models themselves; give another folder for the ensemble.")
     first, *others = sorted(loaded, key=lambda model: -model.plan.ndim)  # stable: among equals the first given
@@ -64,18 +54,6 @@ def make_ensemble(models: Sequence[Model | Path | str], output: Path | str, name
         licence="; ".join(dict.fromkeys(model.licence for model in loaded)), members=tuple(members), scores={},
         parent=None, training={"members": [{"name": model.name, "checksum": model.checksum} for model in loaded]})
     return save_package(output, made, states[0], members=states[1:])
-
-
-def _check_alike(first: Model, other: Model) -> None:
-    """Refuse a model that does not go with the first, naming what differs."""
-    for word, value in _ALIKE.items():
-        if value(first) != value(other):
-            raise ModelError(f"{other.name} has the {word} {_words(value(other))}, but {first.name} has "
-                             f"{_words(value(first))}; give models that agree in it.")
-
-
-def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _join(first: Model, others: Sequence[Model]) -> tuple[list[Member], list[Mapping[str, Tensor]]]:

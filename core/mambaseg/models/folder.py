@@ -13,7 +13,9 @@ from mambaseg.io.atomic import atomic_folder, atomic_path
 if TYPE_CHECKING:
     from mambaseg.models.model import Model
 
-__all__ = ["copy_package", "package_folder", "write_description"]
+__all__ = ["PREVIOUS", "copy_package", "package_folder", "write_description"]
+
+PREVIOUS = "previous"  # folder, in that of a cascade, of its first stage
 
 
 def package_folder(model: Model) -> Path:
@@ -56,3 +58,5 @@ def copy_package(model: Model, folder: Path | str) -> None:
         for path in source.iterdir():
             if path.is_file() and not path.name.startswith("."):
                 shutil.copyfile(path, staging / path.name)
+        if model.previous:
+            copy_package(model.stages[0], staging / PREVIOUS)

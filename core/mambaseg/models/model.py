@@ -14,6 +14,7 @@ from mambaseg._errors import ModelError
 from mambaseg.models import _schema
 from mambaseg.models.adapters import Adapter, apply_adapters
 from mambaseg.models.domains import Signatures, is_like
+from mambaseg.models.folder import PREVIOUS
 from mambaseg.plan import Plan
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ class Model:
     taught : signatures of pictures that the first network was fine-tuned on, where it answers only for pictures like
         these and a former member for all others; empty: it answers for all
     weights_file : in `folder`
+    previous : SHA-256 of the `model.json` in the folder ``previous``, of a cascade: the package there, of a lower
+        resolution, is run first, and the network sees the labels that it finds, `foreground_labels`, as further
+        channels. Empty: there is none
 
     `members` and what follows, but for `weights_file`, is in `model.json` only where there is any.
     """
@@ -135,11 +139,17 @@ class Model:
     trained_on: Signatures = ()
     taught: Signatures = ()
     weights_file: str = _WEIGHTS
+    previous: str = ""
 
     @property
     def n_channels(self) -> int:
-        """Channels that the network takes."""
+        """Channels of an image."""
         return len(self.channels)
+
+    @property
+    def n_inputs(self) -> int:
+        """Channels that the network takes: those of an image, and of a cascade one for each label found before."""
+        return self.n_channels + (len(self.foreground_labels) if self.previous else 0)
 
     @property
     def n_outputs(self) -> int:
@@ -155,6 +165,37 @@ class Model:
             return tuple((value,) for value in range(len(self.classes)))
         alone = self.region_order or range(1, self.n_outputs + 1)
         return ((0,), *(self.regions or ((value,) for value in alone)))
+
+    @property
+    def foreground_labels(self) -> tuple[int, ...]:
+        """Label values but that of the background, in ascending order."""
+        return tuple(sorted({value for values in self.class_labels[1:] for value in values}))
+
+    @functools.cached_property
+    def stages(self) -> tuple[Model, ...]:
+        """The models to be run one after the other: of a cascade that of the lower resolution and this one, else this.
+
+        Raises
+        ------
+        ModelError : a cascade was never saved, or the description of its first stage is broken
+        """
+        if not self.previous:
+            return (self,)
+        if self.folder is None:
+            raise ModelError(f'Model "{self.name}" has no folder with its first stage; save it with '
+                             "save_package first.")
+        return (read_model(self.folder / PREVIOUS), self)
+
+    def refuse_cascade(self, what: str) -> None:
+        """Raise ModelError where the model is a cascade, for work that knows networks of images alone.
+
+        Parameters
+        ----------
+        what : that cannot be done; "cannot" stands before it
+        """
+        if self.previous:
+            raise ModelError(f"{self.title} is a cascade, whose network also takes the labels of another one, so it "
+                             f"cannot {what}; choose a model of one resolution.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `model.json`; where it lies stays out."""
@@ -181,6 +222,9 @@ class Model:
         model = cls(plan=plan, members=members, adapters=adapters, **checked)
         _check_regions(model, where)
         _check_groups(model, where)
+        if model.previous and (model.kind == "instances" or model.plan.ndim < 3):
+            raise ModelError(f'{where}: "previous" is for models that find classes in volumes, but this one finds '
+                             f"{model.kind} in {model.plan.ndim}-D; get a fresh copy of the model.")
         return model
 
     @functools.cached_property

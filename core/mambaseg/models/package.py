@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,17 @@ from numpy.typing import NDArray
 from mambaseg._errors import ModelError
 from mambaseg.io.atomic import atomic_folder, sync_folder
 from mambaseg.models import _weights
+from mambaseg.models.alike import check_alike
 from mambaseg.models.card import card
+from mambaseg.models.folder import PREVIOUS, copy_package
 from mambaseg.models.model import Member, Model, read_model
 from mambaseg.nets.registry import ANY_SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["FILES", "Model", "check_package", "load_package", "make_test_input", "run_test", "save_package"]
+__all__ = ["FILES", "Model", "check_package", "check_previous", "load_package", "make_test_input", "run_test",
+           "save_package"]
 
 # Of a package with one network; further ones are in weights_1.safetensors, weights_2.safetensors, ...
 FILES = ("weights.safetensors", "test_input.npy", "test_output.npy", "README.md", "model.json")
@@ -50,8 +54,8 @@ def make_test_input(model: Model, seed: int = 0, sides: Sequence[int] | None = N
 
     rng = np.random.default_rng(seed)
     sides = _test_sides(model) if sides is None else tuple(sides)
-    values = np.empty((1, model.n_channels, *sides), np.float32)
-    for channel in range(model.n_channels):
+    values = np.empty((1, model.n_inputs, *sides), np.float32)
+    for channel in range(model.n_inputs):
         field = gaussian_filter(rng.standard_normal(sides), sigma=[max(1.0, side / 24) for side in sides], mode="wrap")
         values[0, channel] = (field - field.mean()) / max(float(field.std()), 1e-6)
     return values.astype(np.float16).astype(np.float32)
@@ -77,7 +81,8 @@ def run_test(network: nn.Module, test_input: NDArray[Any]) -> NDArray[np.float32
 
 def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tensor],
                  test_input: NDArray[Any] | None = None, test_output: NDArray[Any] | None = None, *,
-                 half: bool = False, members: Sequence[Mapping[str, Tensor]] = ()) -> Model:
+                 half: bool = False, members: Sequence[Mapping[str, Tensor]] = (),
+                 previous: Model | None = None) -> Model:
     """Save a model as a package; whatever moment the program dies, the old package or the whole new one is there.
 
     Parameters
@@ -90,6 +95,8 @@ def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tens
     test_input : (1, channel, *spatial); None: `make_test_input`
     test_output : logits for `test_input`, (1, output, *spatial); None: computed with the weights as stored
     half : store floating-point weights as float16 (loaded as float32 again)
+    previous : saved model of the first stage of a cascade, whose package is copied into this one; None: that of a
+        `model` that is a cascade already
 
     Returns
     -------
@@ -104,6 +111,7 @@ def save_package(folder: Path | str, model: Model, state_dict: Mapping[str, Tens
         raise ModelError(f"{folder} is a file, so no model package can be written there; give a folder.")
     _finish(folder)
     with atomic_folder(folder / _READY if folder.is_dir() else folder) as staging:
+        model = _with_previous(model, model.stages[0] if model.previous and previous is None else previous, staging)
         saved = _write_files(staging, _with_members(model, len(members)), [state_dict, *members], test_input,
                              test_output, half)
     _finish(folder)
@@ -119,7 +127,14 @@ def load_package(folder: Path | str) -> Model:
     """
     folder = Path(folder)
     _finish(folder)
+    return _checked(folder)
+
+
+def _checked(folder: Path) -> Model:
+    """The model of a complete package; see `load_package`."""
     model = read_model(folder)
+    if model.previous:
+        _check_previous(model, folder / PREVIOUS)
     for file, part in model.parts.items():
         weights = folder / file
         _weights.check_weights(weights, part)
@@ -147,10 +162,11 @@ def check_package(model: Model) -> float:
     if model.folder is None:
         raise ModelError(f'Model "{model.name}" has no folder with a test to run; save it with save_package first.')
     sides = _test_sides(model)
-    given = _read_array(model.folder / "test_input.npy", (1, model.n_channels, *sides))
+    given = _read_array(model.folder / "test_input.npy", (1, model.n_inputs, *sides))
     expected = _read_array(model.folder / "test_output.npy", (1, model.n_outputs, *sides))
     difference = np.abs(_mean_test(model, given) - expected.astype(np.float32))
-    return float(difference.max()) if np.isfinite(difference).all() else float("inf")
+    own = float(difference.max()) if np.isfinite(difference).all() else float("inf")
+    return max(own, *map(check_package, model.stages[:-1])) if model.previous else own
 
 
 def _test_sides(model: Model) -> tuple[int, ...]:
@@ -160,6 +176,38 @@ def _test_sides(model: Model) -> tuple[int, ...]:
         return plan.patch_size
     strides = [math.prod(steps) for steps in zip(*plan.strides, strict=True)]
     return tuple(min(side, 2 * stride) for side, stride in zip(plan.patch_size, strides, strict=True))
+
+
+def _with_previous(model: Model, previous: Model | None, folder: Path) -> Model:
+    """The model as a cascade that begins with `previous`, which is copied into the folder; itself for None."""
+    if previous is None:
+        return dataclasses.replace(model, previous="")
+    check_previous(model, previous)
+    copy_package(previous, folder / PREVIOUS)
+    return dataclasses.replace(model, previous=_weights.sha256(folder / PREVIOUS / "model.json"))
+
+
+def check_previous(model: Model, previous: Model) -> None:
+    """Refuse a model that cannot be the first stage of a cascade.
+
+    Raises
+    ------
+    ModelError : it finds other classes or takes other images, is a cascade itself, or learned from corrections
+    """
+    check_alike(model, previous)
+    previous.refuse_cascade("be the first stage of another")
+    if previous.taught or previous.adapters:
+        raise ModelError(f"{previous.name} has learned from corrections, so it answers in more than one way; give the "
+                         "model that it was made from.")
+
+
+def _check_previous(model: Model, folder: Path) -> None:
+    """Check the package of a cascade's first stage as `load_package` checks any, and that it is the right one."""
+    check_previous(model, read_model(folder))  # no cascade, so that this ends
+    _checked(folder)
+    if _weights.sha256(folder / "model.json") != model.previous:
+        raise ModelError(f"{folder} is not what it was when the model was saved (the checksum of its model.json "
+                         "differs from the one of the cascade); get a fresh copy of the model.")
 
 
 def _with_members(model: Model, n_members: int) -> Model:
@@ -232,6 +280,10 @@ def _finish(folder: Path) -> None:
         return
     further = sorted(path.name for path in ready.glob(_FURTHER_WEIGHTS))
     try:
+        if (ready / PREVIOUS).is_dir():
+            if (folder / PREVIOUS).is_dir():
+                shutil.rmtree(folder / PREVIOUS)
+            (ready / PREVIOUS).rename(folder / PREVIOUS)
         for name in (*further, *FILES):
             if (ready / name).exists():
                 (ready / name).replace(folder / name)

@@ -8,7 +8,7 @@ of 2.8.1; "resenc-m", "resenc-l" and "resenc-xl" are its residual-encoder preset
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -212,8 +212,16 @@ def configure(
     )
 
 
-def lowres(planner: Planner, full: Configuration, n_cases: int, n_labels: int) -> Configuration | None:
-    """The low-resolution stage, or None where the full-resolution patch already sees enough of an image."""
+def lowres(full: Configuration, make: Callable[[Sequence[float], Sequence[int], float], Configuration],
+           drops_close: bool) -> Configuration | None:
+    """The low-resolution stage, or None where the full-resolution patch already sees enough of an image.
+
+    Parameters
+    ----------
+    full : of the full resolution
+    make : plans for a spacing, a median shape, and that shape's voxels before it was rounded
+    drops_close : no such stage unless it halves the number of voxels
+    """
     full_voxels = float(np.prod(full.median_shape))
     made, voxels = full, full_voxels
     spacing = np.array(full.spacing)
@@ -224,8 +232,8 @@ def lowres(planner: Planner, full: Configuration, n_cases: int, n_labels: int) -
         shape = full.spacing / spacing * full.median_shape
         voxels = float(np.prod(shape))
         rounded = [round(n) for n in shape.tolist()]
-        made = configure(planner, spacing.tolist(), rounded, voxels * n_cases, n_labels)
-    if made is full or (planner.drops_close_lowres and full_voxels / float(np.prod(made.median_shape)) < 2):
+        made = make(spacing.tolist(), rounded, voxels)
+    if made is full or (drops_close and full_voxels / float(np.prod(made.median_shape)) < 2):
         return None
     return made
 
@@ -320,7 +328,8 @@ def _configurations(rule: Planner, grid: WorkingGrid, n_cases: int, n_labels: in
     made = {"2d": configure(rule, grid.spacing[1:], grid.median_shape[1:], n_voxels, n_labels)}
     if grid.median_shape[0] != 1:
         full = configure(rule, grid.spacing, grid.median_shape, n_voxels, n_labels)
-        low = lowres(rule, full, n_cases, n_labels)
+        low = lowres(full, lambda spacing, shape, voxels: configure(rule, spacing, shape, voxels * n_cases, n_labels),
+                     rule.drops_close_lowres)
         if low is not None:
             made["3d_lowres"] = low
         made["3d_fullres"] = replace(full, batch_dice=low is not None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from mambaseg.plan.rules import (
     PLANNERS,
     WorkingGrid,
     configure,
+    lowres,
     normalisation_scheme,
     three_axes,
     use_mask_for_norm,
@@ -27,6 +29,7 @@ from mambaseg.plan.rules import (
 __all__ = ["Budget", "plan_for_training"]
 
 Budget = Literal["small", "standard"]
+_PLANNER = PLANNERS["umamba"]  # of the standard budget
 
 # The small budget. It aims at minutes on two CPU cores rather than at a GPU of 8 GB.
 SMALL_BASE = 16  # channels at full resolution: half of nnU-Net's, a quarter of its arithmetic
@@ -47,6 +50,7 @@ def plan_for_training(
     instances: bool = False,
     n_classes: int = 2,
     channel_names: Sequence[str] = (),
+    is_lowres: bool = False,
 ) -> Plan:
     """A plan that trains on the data of `fingerprint`.
 
@@ -58,6 +62,7 @@ def plan_for_training(
     budget : "small", a network for minutes on a CPU; "standard", U-Mamba's rule for a GPU of 8 GB
     instances : cells or other objects are told apart, so three classes and the image's own rim kept
     n_classes : classes with background, where not `instances`; the standard budget counts their memory
+    is_lowres : plan the low resolution, at which a patch sees a quarter of the usual image or more; 3-D only
     channel_names : "CT", "noNorm", "zscore", "rescale_to_0_1" and "rgb_to_0_1" (any case) choose that normalisation
 
     Returns
@@ -68,19 +73,23 @@ def plan_for_training(
 
     Raises
     ------
-    DatasetError : 3-D asked for pictures, or the fingerprint counts other channels
+    DatasetError : 3-D asked for pictures, the fingerprint counts other channels, or there is no low resolution
     ValueError : unknown budget or `ndim`
     """
     if ndim not in (2, 3) or budget not in ("small", "standard"):
         raise ValueError(f"ndim {ndim!r} and budget {budget!r}, expected 2 or 3 and 'small' or 'standard'")
     _check(fingerprint, ndim, n_channels, channel_names)
     grid = _grid(fingerprint)
-    spacing, median = grid.spacing[-ndim:], grid.median_shape[-ndim:]
-    if budget == "standard":
-        n_voxels = math.prod(grid.median_shape) * len(fingerprint.shapes)
-        made = configure(PLANNERS["umamba"], spacing, median, n_voxels, N_INSTANCE_CLASSES if instances else n_classes)
-    else:
-        made = _small(spacing, median)
+    n_cases, n_outputs = len(fingerprint.shapes), N_INSTANCE_CLASSES if instances else n_classes
+
+    def make(spacing: Sequence[float], median: Sequence[float], n_voxels: float) -> Configuration:
+        if budget == "small":
+            return _small(spacing, median)
+        return configure(_PLANNER, spacing, median, n_voxels * n_cases, n_outputs)
+
+    made = make(grid.spacing[-ndim:], grid.median_shape[-ndim:], math.prod(grid.median_shape))
+    if is_lowres:
+        made = _low(made, make, fingerprint.unit)
     is_microscopy = instances or fingerprint.unit in ("px", "um")
     schemes = _schemes(channel_names or [""] * n_channels, is_microscopy)
     share = 1.0 if is_microscopy else fingerprint.median_relative_size
@@ -103,6 +112,20 @@ def plan_for_training(
         crop_to_nonzero=not is_microscopy,
         batch_dice=made.batch_dice,
     )
+
+
+def _low(full: Configuration, make: Callable[[Sequence[float], Sequence[int], float], Configuration],
+         unit: str) -> Configuration:
+    """The low resolution below a full one; see `mambaseg.plan.rules.lowres`."""
+    if unit == "px":
+        raise DatasetError("The voxel size of the images is not known, so there is no lower resolution to train at; "
+                           "give images that tell it, or train with --configuration 3d_fullres or 2d.")
+    low = lowres(full, make, _PLANNER.drops_close_lowres)
+    if low is None:
+        share = 100 * math.prod(full.size.patch) / math.prod(full.median_shape)
+        raise DatasetError(f"At full resolution a patch already sees {min(share, 100):.0f} % of the usual image, so "
+                           "there is no low resolution; train with --configuration 3d_fullres or 2d.")
+    return replace(low, batch_dice=False)
 
 
 def _check(fingerprint: Fingerprint, ndim: int, n_channels: int, channel_names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,12 @@ from mambaseg.machine import choose_device, choose_precision
 from mambaseg.plan.plan import Plan
 from mambaseg.predict.blend import Blend, gaussian_weights, logits_to_probabilities, overlap
 from mambaseg.predict.preview import Previewer
+from mambaseg.predict.previous import one_hot
 from mambaseg.predict.windows import window_grid
 from mambaseg.prepare import Prepared, prepare, resample_back, uncrop
 from mambaseg.progress import Clock, Preview, Progress, ProgressCallback, report
 
-__all__ = ["Box", "predict", "predict_logits", "prepared_box", "roi_bounds", "to_frame"]
+__all__ = ["Box", "count_windows", "predict", "predict_logits", "prepared_box", "roi_bounds", "to_frame"]
 
 Box = Sequence[slice | tuple[int, int]]
 
@@ -41,6 +43,8 @@ def predict(
     focus: Sequence[float] | None = None,
     progress: ProgressCallback | None = None,
     preview: bool = False,
+    previous: NDArray[Any] | None = None,
+    foreground: Sequence[int] = (),
 ) -> NDArray[np.float32]:
     """Class probabilities on the frame's own grid.
 
@@ -62,6 +66,8 @@ def predict(
     focus : point of the frame, voxels per spatial axis; windows near it come first
     progress : called before the first window and after each; whatever it raises stops the work
     preview : let the reports carry a `Preview` of the window just done
+    previous : labels that the previous stage of a cascade found in the whole frame, (*spatial)
+    foreground : labels of the previous stage that the network sees, each as a channel behind those of the frame
 
     Returns
     -------
@@ -72,12 +78,13 @@ def predict(
     UserError : frame, box or device cannot be used, or the network's output is not finite; see also `prepare`
     """
     bounds = None if roi is None else roi_bounds(roi, frame.shape[1:])
-    prepared = prepare(frame, spacing, plan)
+    prepared = prepare(frame, spacing, plan, previous=previous)
     logits = predict_logits(
         networks, prepared.array, plan, n_classes=n_classes, mirror_axes=mirror_axes, step=step, device=device,
         precision=precision, box=None if bounds is None else prepared_box(bounds, prepared),
         focus=None if focus is None else _prepared_point(focus, prepared), progress=progress,
-        preview=Previewer(prepared, kind, bounds) if preview and progress is not None else None)
+        preview=Previewer(prepared, kind, bounds) if preview and progress is not None else None,
+        previous=prepared.previous, foreground=foreground)
     result = to_frame(logits, prepared, kind)
     if bounds is not None:
         _blank(result, bounds, _background(n_classes, kind))
@@ -112,6 +119,8 @@ def predict_logits(
     focus: Sequence[float] | None = None,
     progress: ProgressCallback | None = None,
     preview: Callable[[Blend, Sequence[int]], Preview | None] | None = None,
+    previous: NDArray[Any] | None = None,
+    foreground: Sequence[int] = (),
 ) -> NDArray[np.float32]:
     """Logits on the prepared grid, before softmax.
 
@@ -125,6 +134,7 @@ def predict_logits(
     crop : keep the box alone, so that memory does not grow with the rest of the array
     focus : point of `array` in voxels
     preview : what a report shows of the sums after the window at a start
+    previous : labels on the grid of `array`
     The rest is as for `predict`.
 
     Returns
@@ -143,7 +153,7 @@ def predict_logits(
     report(progress, Progress("Segmenting", 0, len(starts)))
     with _ready(networks, where), torch.inference_mode(), torch.autocast(where.type, dtype, dtype != torch.float32):
         for done, start in enumerate(starts, 1):
-            window = torch.from_numpy(_cut(array, start, tile)).to(where)
+            window = torch.from_numpy(_cut(array, start, tile, previous, foreground)).to(where)
             blend.add(_logits(networks, window, n_classes, mirror_axes),
                       [first - low for first, (low, _) in zip(start, kept, strict=True)])
             report(progress, Progress("Segmenting", done, len(starts), "",
@@ -178,11 +188,16 @@ def _ready(networks: Sequence[torch.nn.Module], device: torch.device) -> Iterato
             module.training = mode
 
 
-def _cut(array: NDArray[np.float32], start: Sequence[int], tile: Sequence[int]) -> NDArray[np.float32]:
+def _cut(array: NDArray[np.float32], start: Sequence[int], tile: Sequence[int], previous: NDArray[Any] | None,
+         foreground: Sequence[int]) -> NDArray[np.float32]:
     """The window (1, channel, *tile) at `start`, zeros where it sticks out of the image (nnU-Net's padding)."""
     target, source = overlap(start, tile, array.shape[1:])
-    window = np.zeros((len(array), *tile), dtype=np.float32)
-    window[(slice(None), *source)] = array[(slice(None), *target)]
+    n_channels = len(array)
+    n_seen = 0 if previous is None else len(foreground)
+    window = np.zeros((n_channels + n_seen, *tile), dtype=np.float32)
+    window[(slice(n_channels), *source)] = array[(slice(None), *target)]
+    if previous is not None:
+        window[(slice(n_channels, None), *source)] = one_hot(previous[target], foreground)
     return window[None]
 
 
@@ -225,6 +240,21 @@ def roi_bounds(roi: Box, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
                              f"below the stop, both within 0 and {size}.")
         bounds.append((start, stop))
     return tuple(bounds)
+
+
+def count_windows(prepared: Prepared, plan: Plan, roi: Box | None = None) -> int:
+    """Windows that `predict` will look at.
+
+    Parameters
+    ----------
+    prepared : as `mambaseg.prepare.outline` gives it, or `prepare`
+    plan, roi : as for `predict`
+    """
+    box = None
+    if roi is not None:
+        frame_shape = [prepared.shape_before_crop[axis] for axis in np.argsort(prepared.transpose)]
+        box = prepared_box(roi_bounds(roi, frame_shape), prepared)
+    return len(window_grid(prepared.array.shape[1:], plan.patch_size, box=box))
 
 
 def prepared_box(bounds: Sequence[tuple[int, int]], prepared: Prepared) -> tuple[tuple[int, int], ...]:

@@ -98,7 +98,7 @@ def calibrate(part: Model, networks: Sequence[torch.nn.Module], device: torch.de
 
 def _measure(part: Model, networks: Sequence[torch.nn.Module], device: torch.device, precision: str) -> Calibration:
     """Compute a window several times; the first brings what stays, the second is watched, the others are timed."""
-    array = np.random.default_rng(0).normal(size=(part.n_channels, *part.plan.patch_size)).astype(np.float32)
+    array = np.random.default_rng(0).normal(size=(part.n_inputs, *part.plan.patch_size)).astype(np.float32)
 
     def compute() -> None:
         predict_logits(networks, array, part.plan, n_classes=part.n_outputs, device=str(device), precision=precision)

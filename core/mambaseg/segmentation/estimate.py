@@ -21,11 +21,10 @@ from mambaseg.instances import features
 from mambaseg.machine import choose_device, choose_precision
 from mambaseg.models import Model, load_model
 from mambaseg.ops import warm_up
-from mambaseg.predict.run import Box, prepared_box, roi_bounds, to_frame
-from mambaseg.predict.windows import window_grid
+from mambaseg.predict.run import Box, count_windows, to_frame
 from mambaseg.prepare import Prepared, outline, prepare
 from mambaseg.segmentation.calibrate import Calibration, calibrate
-from mambaseg.segmentation.match import check_values, match_axes, match_channels, match_spacing
+from mambaseg.segmentation.match import check_values, match_axes, match_channels, stage_spacing
 from mambaseg.segmentation.run import as_image, labels_from
 from mambaseg.words import size
 
@@ -67,7 +66,7 @@ class _Rates:
 
 @dataclass
 class _Sum:
-    """What adds up over time points and groups of networks."""
+    """What adds up over time points, groups of networks and stages."""
 
     seconds: float = 0.0
     n_windows: int = 0
@@ -93,20 +92,22 @@ def estimate(image: Image | NDArray[Any] | str | Path, model: Model | str | Path
     matched = match_channels(given, model, [])
     check_values(given, [])
     match_axes(given, model, [])
-    groups = model.built_groups
+    stages = [(stage, stage.built_groups) for stage in model.stages]
     _load_libraries(model)
     total = _Sum(seconds=time.perf_counter() - start)  # the run would have had to do all this
     where = choose_device(device)
     dtype = str(choose_precision(precision, where)).removeprefix("torch.")
-    for part, networks in groups:
-        spacing = match_spacing(given, part, [])
-        cost, is_warm = calibrate(part, networks, where, dtype)
-        total.engine_bytes = max(total.engine_bytes, 0 if is_warm else cost.engine_bytes)
-        total.device_bytes = max(total.device_bytes, cost.device_bytes)
-        rates = _rates(part, given, matched, spacing, is_last=part is groups[-1][0])
-        n_looks = 2 ** len(part.mirror_axes) if tta else 1
-        for frame in matched.frames():
-            _add(total, outline(frame, spacing, part.plan), part, rates, cost, roi, n_looks)
+    for stage, groups in stages:
+        for part, networks in groups:
+            spacing = stage_spacing(given, part, model, [])
+            cost, is_warm = calibrate(part, networks, where, dtype)
+            total.engine_bytes = max(total.engine_bytes, 0 if is_warm else cost.engine_bytes)
+            total.device_bytes = max(total.device_bytes, cost.device_bytes)
+            rates = _rates(part, given, matched, spacing, is_last=part is groups[-1][0])
+            n_looks = 2 ** len(part.mirror_axes) if tta else 1
+            for frame in matched.frames():
+                _add(total, outline(frame, spacing, part.plan), part, rates, cost, roi if stage is model else None,
+                     n_looks)
     n_voxels = math.prod(given.grid.shape)
     kept = given.n_frames * n_voxels * (4 if model.kind == "instances" else 1) * (2 if given.has_time else 1)
     held = psutil.Process().memory_info().rss
@@ -126,16 +127,15 @@ def _load_libraries(model: Model) -> None:
 def _add(total: _Sum, prepared: Prepared, part: Model, rates: _Rates, cost: Calibration, roi: Box | None,
          n_looks: int) -> None:
     """Add what one time point costs with one group of networks."""
-    shape = prepared.array.shape[1:]
-    back = np.argsort(prepared.transpose)
-    frame_shape = [prepared.shape_before_crop[axis] for axis in back]
-    box = None if roi is None else prepared_box(roi_bounds(roi, frame_shape), prepared)
-    n_windows = len(window_grid(shape, part.plan.patch_size, box=box))
-    n_voxels, n_cropped, n_prepared = (math.prod(sides) for sides in (frame_shape, prepared.shape_after_crop, shape))
+    n_windows = count_windows(prepared, part.plan, roi)
+    n_voxels, n_cropped, n_prepared = (math.prod(sides) for sides in (
+        prepared.shape_before_crop, prepared.shape_after_crop, prepared.array.shape[1:]))
     total.n_windows += n_windows
     total.seconds += (n_windows * n_looks * cost.window_s + rates.prepare[0] * n_voxels + rates.back[0] * n_cropped
                       + rates.finish[0] * n_voxels)
     array, sums = 4 * len(prepared.array) * n_prepared, 4 * part.n_outputs * n_prepared
+    if part.previous:
+        array += n_prepared + n_voxels  # the labels of the stage before, on the network's grid and on the frame's
     total.peak_bytes = max(
         total.peak_bytes,
         rates.prepare[1] * n_voxels,
@@ -152,7 +152,8 @@ def _rates(part: Model, image: Image, matched: Image, spacing: tuple[float, ...]
     rng = np.random.default_rng(0)
     frame = rng.integers(1, 100, (matched.n_channels, *shape)).astype(matched.data.dtype)
     seen = rng.integers(1, 100, (image.n_channels, *shape)).astype(image.data.dtype)
-    prepared, *first = _tried(lambda: prepare(frame, spacing, part.plan))
+    previous = rng.choice((0, *part.foreground_labels), shape).astype(np.uint8) if part.previous else None
+    prepared, *first = _tried(lambda: prepare(frame, spacing, part.plan, previous=previous))
     logits = np.zeros((part.n_outputs, *prepared.array.shape[1:]), np.float32)  # twice overwritten, which is no harm
     _, *second = _tried(lambda: to_frame(logits, prepared, part.kind))
     third = [0.0, 0.0]

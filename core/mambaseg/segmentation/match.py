@@ -12,7 +12,8 @@ from mambaseg.image import Image
 from mambaseg.models import Model
 from mambaseg.models.domains import signature
 
-__all__ = ["COLOURS", "check_values", "match_axes", "match_channels", "match_domain", "match_spacing"]
+__all__ = ["COLOURS", "check_values", "match_axes", "match_channels", "match_domain", "match_spacing",
+           "stage_spacing"]
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue, ITU-R BT.709
 COLOURS = ("red", "green", "blue")
@@ -99,6 +100,22 @@ def match_spacing(image: Image, model: Model, notes: list[str]) -> tuple[float, 
                      f"which {'the pictures it learned from have' if plan.usual_spacing else 'the model works at'}, "
                      "was assumed.")
     return plan.spacing_of(image.grid.spacing, image.grid.unit)
+
+
+def stage_spacing(image: Image, part: Model, model: Model, notes: list[str]) -> tuple[float, ...] | None:
+    """As `match_spacing` for one of the networks that answer together.
+
+    Parameters
+    ----------
+    part : of the stages or members of `model`; a stage of low resolution takes an image of unknown voxel size for one
+        of the full resolution
+    """
+    whole = model.plan
+    assumed = whole.usual_spacing or whole.spacing
+    if not model.previous or image.grid.unit != "px" or assumed is None:
+        return match_spacing(image, part, notes)
+    match_spacing(image, model, notes)
+    return part.plan.spacing_of(assumed, whole.unit)
 
 
 def check_values(image: Image, notes: list[str]) -> int:

@@ -18,7 +18,8 @@ from mambaseg.instances import Decoder, features, keep_largest_component
 from mambaseg.machine import choose_device, choose_precision
 from mambaseg.models import Model, load_model
 from mambaseg.predict.blend import probabilities_to_labels
-from mambaseg.predict.run import predict
+from mambaseg.predict.run import count_windows, predict
+from mambaseg.prepare import outline
 from mambaseg.progress import Clock, Progress, ProgressCallback, report
 from mambaseg.segmentation.match import (
     COLOURS,
@@ -27,6 +28,7 @@ from mambaseg.segmentation.match import (
     match_channels,
     match_domain,
     match_spacing,
+    stage_spacing,
 )
 from mambaseg.segmentation.record import Watch, describe_image, describe_model, describe_program
 
@@ -76,7 +78,8 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
             mask: NDArray[np.bool_] | None = None) -> Segmentation:
     """Labels of an image.
 
-    Time points are segmented one by one. A 2-D model goes through a volume slice by slice.
+    Time points are segmented one by one. A 2-D model goes through a volume slice by slice. Of a cascade the stage of
+    low resolution sees each image first, and all of it whatever `roi` and `mask` say.
 
     Parameters
     ----------
@@ -105,16 +108,20 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     n_bad = check_values(given, notes)
     match_axes(given, model, notes)
     suited = match_domain(matched, model, notes)
-    groups = [_Group(part, networks, match_spacing(given, part, notes)) for part, networks in suited.built_groups]
+    stages = [_Stage(stage, [_Group(part, networks, stage_spacing(given, part, suited, notes))
+                             for part, networks in stage.built_groups]) for stage in suited.stages]
+    groups = stages[-1].groups
     notes = list(dict.fromkeys(notes))  # groups may say the same
     if mask is not None:
         roi = _mask_box(mask, given) if roi is None else roi
-    series = _Series(progress, matched, len(groups))
+    series = _Series(progress, matched)
     frames = []
-    for index, (frame, seen) in enumerate(zip(matched.frames(), given.frames(), strict=True)):
-        series.index = index
-        probabilities = _predict(groups, frame, series, tta, device=device, precision=precision, roi=roi, focus=focus,
-                                 progress=None if progress is None else series, preview=preview)
+    for frame, seen in zip(matched.frames(), given.frames(), strict=True):
+        series.begin_frame(_n_windows(stages, frame, roi))
+        common: dict[str, Any] = {"tta": tta, "device": device, "precision": precision, "focus": focus,
+                                  "progress": None if progress is None else series}
+        previous = _labels_before(stages, frame, series, preview=preview and roi is None, **common)
+        probabilities = _predict(stages[-1], frame, series, previous, roi=roi, preview=preview, **common)
         if mask is not None:
             probabilities[:, ~mask] = 0
             probabilities[0, ~mask] = float(model.kind != "regions")
@@ -128,6 +135,8 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     described = describe_model(model)
     if model.members:
         described["members"] = [member.checksum for member in model.members]
+    if model.previous:
+        described["previous"] = describe_model(model.stages[0])
     if suited.checksum != model.checksum:
         described["answered_by"] = suited.checksum
     record = {"program": describe_program(), "model": described, "image": describe_image(given),
@@ -193,19 +202,44 @@ class _Group:
     spacing: tuple[float, ...] | None
 
 
-def _predict(groups: Sequence[_Group], frame: NDArray[Any], series: _Series, tta: bool,
+@dataclass(frozen=True)
+class _Stage:
+    """A model of a cascade, or the only one there is, and its groups of networks."""
+
+    model: Model
+    groups: Sequence[_Group]
+
+
+def _n_windows(stages: Sequence[_Stage], frame: NDArray[Any], roi: Box | None) -> list[int]:
+    """Windows of one time point, of each group of each stage; the last stage alone keeps to the region."""
+    return [count_windows(outline(frame, group.spacing, group.model.plan), group.model.plan,
+                          roi if stage is stages[-1] else None) for stage in stages for group in stage.groups]
+
+
+def _labels_before(stages: Sequence[_Stage], frame: NDArray[Any], series: _Series,
+                   **settings: Any) -> NDArray[Any] | None:
+    """Labels of one time point that the last stage is given, on the frame's grid; None where it is the only one."""
+    labels = None
+    for stage in stages[:-1]:
+        labels = labels_from(_predict(stage, frame, series, labels, **settings), stage.model, stage.groups[0].spacing)
+    return labels
+
+
+def _predict(stage: _Stage, frame: NDArray[Any], series: _Series, previous: NDArray[Any] | None, *, tta: bool,
              **settings: Any) -> NDArray[np.float32]:
-    """Probabilities of one time point, averaged over the groups."""
+    """Probabilities of one time point, averaged over the groups of a stage."""
     total: NDArray[np.float32] | None = None
-    for series.part, group in enumerate(groups):
+    for group in stage.groups:
         model = group.model
+        series.begin_part()
         found = predict(group.networks, frame, group.spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
-                        mirror_axes=model.mirror_axes if tta else (), **settings)
+                        mirror_axes=model.mirror_axes if tta else (), previous=previous,
+                        foreground=model.foreground_labels if previous is not None else (), **settings)
         total = found if total is None else np.add(total, found, out=total)
     if total is None:
         raise ValueError("no group of networks")
-    if len(groups) > 1:
-        total /= np.float32(len(groups))
+    if len(stage.groups) > 1:
+        total /= np.float32(len(stage.groups))
     return total
 
 
@@ -283,25 +317,38 @@ def _counts(labels: NDArray[Any], table: pd.DataFrame | None, model: Model) -> d
 
 
 class _Series:
-    """Reports of the single time points as parts of the whole series."""
+    """Reports of the single time points, and of their parts, as parts of the whole series.
 
-    def __init__(self, progress: ProgressCallback | None, image: Image, n_parts: int) -> None:
+    A part is what one group of networks does at one time point; its windows are a unit of work each.
+    """
+
+    def __init__(self, progress: ProgressCallback | None, image: Image) -> None:
         self._progress = progress
-        self._n_parts = n_parts
         self._n_frames = image.n_frames
         self._has_time = image.has_time
         self._clock = Clock(0)
-        self.index = 0
-        self.part = 0  # of a time point: the group of networks
+        self._index = -1  # of the time point
+        self._parts: list[int] = []  # windows of those to come at this time point
+        self._before = self._begun = 0  # windows of what is over, and of the present part
+
+    def begin_frame(self, parts: list[int]) -> None:
+        """Go on to the next time point, of which the parts have so many windows."""
+        self._index += 1
+        self._parts = parts
+        self._clock.total = self._before + self._begun + sum(parts) * (self._n_frames - self._index)
+
+    def begin_part(self) -> None:
+        """Go on to the next part."""
+        self._before += self._begun
+        self._begun = self._parts.pop(0)
 
     def __call__(self, update: Progress) -> None:
         """Pass a report on, counted over all time points."""
-        self._clock.total = self._n_frames * self._n_parts * update.total
-        done = (self.index * self._n_parts + self.part) * update.total + update.done
-        message = f"time point {self.index + 1} of {self._n_frames}" if self._n_frames > 1 else update.message
+        done = self._before + update.done
+        message = f"time point {self._index + 1} of {self._n_frames}" if self._n_frames > 1 else update.message
         preview = update.preview
         if preview is not None and self._has_time:
-            preview = dataclasses.replace(preview, frame=self.index)
+            preview = dataclasses.replace(preview, frame=self._index)
         report(self._progress, Progress(update.stage, done, self._clock.total, message, preview,
                                         self._clock.seconds_left(done)))
 

@@ -12,6 +12,10 @@ from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, Contrast
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
 from batchgeneratorsv2.transforms.intensity.inversion import InvertImageTransform
+from batchgeneratorsv2.transforms.nnunet.random_binary_operator import ApplyRandomBinaryOperatorTransform
+from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
+    RemoveRandomConnectedComponentFromOneHotEncodingTransform,
+)
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
@@ -26,7 +30,7 @@ from mambaseg.train.colour import OtherLight
 from mambaseg.train.sample import is_dummy_2d, rotation_range
 from mambaseg.train.stain import MarkerStain
 
-__all__ = ["augmentation"]
+__all__ = ["augmentation", "seed_augmentation", "spoil"]
 
 _WARP_SCALE = (0.05, 0.15)  # coarseness of an elastic deformation, as a share of the patch
 _WARP_VOXELS = (1.0, 8.0)  # its greatest shift
@@ -101,6 +105,25 @@ def _intensity(dummy_2d: bool) -> list[Any]:
         _random(GammaTransform(p_invert_image=1, **gamma), 0.1),
         _random(GammaTransform(p_invert_image=0, **gamma), 0.3),
     ]
+
+
+def spoil(channels: Tensor) -> Tensor:
+    """Labels of a previous stage with mistakes in them, so that the network does not simply believe them (nnU-Net).
+
+    Of two patches in five, each label is dilated, eroded, opened or closed with a chance of one half, by a ball of 1 to
+    8 voxels. Of one in five, each loses a piece with a chance of one half, unless it fills 15 % of the patch.
+
+    Parameters
+    ----------
+    channels : float, (label, *S), ones and zeros; changed
+    """
+    numbers = range(len(channels))  # the transforms shuffle their lists: fresh ones, so that the seed decides alone
+    steps = [
+        _random(ApplyRandomBinaryOperatorTransform([*numbers], strel_size=(1, 8), p_per_label=0.5), 0.4),
+        _random(RemoveRandomConnectedComponentFromOneHotEncodingTransform(
+            [*numbers], fill_with_other_class_p=0, dont_do_if_covers_more_than_x_percent=0.15, p_per_label=0.5), 0.2)]
+    spoiled: Tensor = ComposeTransforms(steps)(image=channels)["image"]
+    return spoiled
 
 
 def seed_augmentation(seed: int) -> None:

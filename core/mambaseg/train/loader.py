@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mambaseg.predict.previous import one_hot
 from mambaseg.train import processes
-from mambaseg.train.augment import seed_augmentation
+from mambaseg.train.augment import seed_augmentation, spoil
 from mambaseg.train.sample import UNLABELLED, PatchSampler
 
 __all__ = ["Batch", "BatchLoader", "Encode", "fixed_batches", "to_batch"]
@@ -32,19 +33,24 @@ class Batch:
 
 
 def to_batch(samples: list[tuple[NDArray[np.float32], NDArray[Any]]], encode: Encode | None,
-             transform: Any = None, seeds: Sequence[int] = ()) -> Batch:
+             transform: Any = None, seeds: Sequence[int] = (), previous: Sequence[int] = ()) -> Batch:
     """Augment (where `transform` is given) and stack samples.
 
     Labels become what the network learns: through `encode`, or they are its classes where that is None. The
-    augmentation of each sample begins with its own of `seeds`, where there are some.
+    augmentation of each sample begins with its own of `seeds`, where there are some. Of a cascade each label in
+    `previous` that the stage before found becomes a channel of the image.
     """
     images, targets = [], []
     for index, (image, labels) in enumerate(samples):
         if seeds:
             seed_augmentation(seeds[index])
-        sample = {"image": torch.from_numpy(image), "segmentation": torch.from_numpy(labels[None].astype(np.int32))}
+        layers = labels if previous else labels[None]
+        sample = {"image": torch.from_numpy(image), "segmentation": torch.from_numpy(layers.astype(np.int32))}
         if transform is not None:
             sample = transform(**sample)
+        if previous:
+            found = torch.from_numpy(one_hot(sample["segmentation"][1].numpy(), previous))
+            sample["image"] = torch.cat([sample["image"], found if transform is None else spoil(found)])
         labels = sample["segmentation"][0].numpy()
         known = np.maximum(labels, 0)  # -1 (outside) is background
         target = known if encode is None else encode(known)
@@ -55,9 +61,10 @@ def to_batch(samples: list[tuple[NDArray[np.float32], NDArray[Any]]], encode: En
     return Batch(torch.stack(images).float(), torch.stack(targets))
 
 
-def fixed_batches(sampler: PatchSampler, n_batches: int, encode: Encode | None) -> list[Batch]:
+def fixed_batches(sampler: PatchSampler, n_batches: int, encode: Encode | None,
+                  previous: Sequence[int] = ()) -> list[Batch]:
     """Batches without augmentation, always the same for the same seed: what validation looks at."""
-    return [to_batch(sampler.batch(), encode) for _ in range(n_batches)]
+    return [to_batch(sampler.batch(), encode, previous=previous) for _ in range(n_batches)]
 
 
 class BatchLoader:
@@ -68,14 +75,14 @@ class BatchLoader:
     Parameters
     ----------
     sampler : draws whole batches, in every process the same
-    transform, encode : see `to_batch`
+    transform, encode, previous : see `to_batch`
     seed : of the augmentation
     n_ahead : batches that wait to be used
     """
 
     def __init__(self, sampler: PatchSampler, transform: Any, encode: Encode | None, seed: int = 0,
-                 n_ahead: int = 4) -> None:
-        self._sampler, self._transform, self._encode = sampler, transform, encode
+                 n_ahead: int = 4, previous: Sequence[int] = ()) -> None:
+        self._sampler, self._transform, self._encode, self._previous = sampler, transform, encode, previous
         self._seeds = np.random.default_rng(seed)
         self._share = slice(processes.rank(), None, processes.count())
         self._queue: queue.Queue[Batch | BaseException] = queue.Queue(n_ahead)
@@ -105,7 +112,8 @@ class BatchLoader:
         """The next batch."""
         samples = self._sampler.batch()
         seeds = self._seeds.integers(2**32, size=len(samples)).tolist()
-        return to_batch(samples[self._share], self._encode, self._transform, seeds[self._share])
+        return to_batch(samples[self._share], self._encode, self._transform, seeds[self._share],
+                        self._previous)
 
     def _fill(self) -> None:
         while not self._stop.is_set():

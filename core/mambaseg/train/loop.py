@@ -64,6 +64,7 @@ class Settings:
     regions : label values of each output, where they may nest; empty: outputs are classes
     has_unlabelled : some voxels are `UNLABELLED` and count in no loss
     foreground_share : of the patches that are centred on foreground, or on what is labelled; nnU-Net's third
+    previous : labels of the previous stage of a cascade that the network sees, each as a channel; cases carry them
     """
 
     minutes: float | None = None
@@ -89,6 +90,7 @@ class Settings:
     clip_norm: float | None = _CLIP_NORM
     clip_value: float | None = None
     other_looks: bool = True
+    previous: tuple[int, ...] = ()
 
     @property
     def encodings(self) -> tuple[Encode | None, Encode | None]:
@@ -139,7 +141,7 @@ def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], p
                            paste_share=_PASTE_SHARE if settings.small_data and settings.instances else 0.0)
     transform = augmentation(plan, settings.instances, settings.pictures, settings.mirror_axes, settings.small_data,
                              settings.other_looks)
-    with BatchLoader(sampler, transform, settings.encodings[0], seed) as batches:
+    with BatchLoader(sampler, transform, settings.encodings[0], seed, previous=settings.previous) as batches:
         try:
             run.train(batches, progress)
         except (Cancelled, KeyboardInterrupt):
@@ -175,7 +177,7 @@ class _Run:
             self.kept.load_state_dict(self.state.average)
         self.validation = fixed_batches(
             PatchSampler(validation, plan, seed=1234, margin=False, reflect=settings.pictures),
-            settings.n_validation_batches, settings.encodings[1]) if validation else []
+            settings.n_validation_batches, settings.encodings[1], settings.previous) if validation else []
         self._saved_s = self.state.elapsed_s
         self.losses: list[float] = []  # since the last validation
 

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from mambaseg.train.dataset import CaseFiles, Dataset, frame_of
 from mambaseg.train.sample import UNLABELLED, Case
 from mambaseg.words import size
 
-__all__ = ["prepare_cases"]
+__all__ = ["check_room", "identity", "plain_name", "prepare_cases"]
 
 _VERSION = 1  # of the files; another number, and all are made anew
 _SUFFIX = ".case"
@@ -37,7 +37,7 @@ _COPIES = 6  # of a case while it is prepared: as read, single precision, and do
 
 
 def prepare_cases(data: Dataset, files: Sequence[CaseFiles], plan: Plan, progress: ProgressCallback | None = None,
-                  folder: Path | None = None) -> list[Case]:
+                  folder: Path | None = None, previous: Mapping[str, Path] | None = None) -> list[Case]:
     """Training cases, prepared as the plan says, several at a time.
 
     Parameters
@@ -48,50 +48,61 @@ def prepare_cases(data: Dataset, files: Sequence[CaseFiles], plan: Plan, progres
     folder : where they are kept, one file a case; those that are there already, made by the same plan from unchanged
         files, are taken as they are, others are removed. Their arrays stay on the disk and are read where patches are
         cut, so that memory does not bound the data set. None: keep all in memory
+    previous : files of labels that the previous stage of a cascade found, by case; see `mambaseg.train.cascade`
 
     Raises
     ------
     UserError : an image cannot be prepared, or the disk has too little room (told before work begins)
     """
-    largest = max((_bytes(data.looks[case.name], plan, data) for case in files if case.name in data.looks), default=0)
+    found_before = previous or {}
+    sizes = {case.name: _bytes(data.looks[case.name], plan, data, bool(previous)) for case in files
+             if case.name in data.looks}
+    needed = _COPIES * max(sizes.values(), default=0)
+
+    def made(case: CaseFiles) -> Case:
+        return _prepared(data, case, plan, found_before.get(case.name))
+
     if folder is None:
-        return in_parallel(lambda case: _prepared(data, case, plan), files, "Preparing", progress, _COPIES * largest)
-    paths = {case.name: folder / f"{_plain(case.name)}-{_key(data, case, plan)}{_SUFFIX}" for case in files}
+        return in_parallel(made, files, "Preparing", progress, needed)
+    paths = {case.name: folder / f"{plain_name(case.name)}-{_key(data, case, plan, found_before.get(case.name))}"
+             f"{_SUFFIX}" for case in files}
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob(f"*{_SUFFIX}"):
         if path not in paths.values():
             path.unlink()
-    _check_room(data, [case for case in files if not paths[case.name].is_file()], plan, folder)
+    check_room(sum(size for name, size in sizes.items() if not paths[name].is_file()), folder)
 
     def kept(case: CaseFiles) -> Case:
         path = paths[case.name]
-        found = _load(path, case.name)
+        found = _load(path, case.name, bool(previous))
         if found is None:
-            _save(path, _prepared(data, case, plan))
-            found = _load(path, case.name)
+            _save(path, made(case))
+            found = _load(path, case.name, bool(previous))
         if found is None:
             raise UserError(f"{path} cannot be read after it was written; choose another place with -o.")
         return found
 
-    return in_parallel(kept, files, "Preparing", progress, _COPIES * largest)
+    return in_parallel(kept, files, "Preparing", progress, needed)
 
 
-def _prepared(data: Dataset, files: CaseFiles, plan: Plan) -> Case:
+def _prepared(data: Dataset, files: CaseFiles, plan: Plan, previous: Path | None) -> Case:
     """One case, from its files."""
     image, labels = files.read()
     spacing = plan.spacing_of(image.grid.spacing, image.grid.unit)
-    found = prepare(frame_of(image, data.n_channels), spacing, plan, data.to_classes(labels))
+    before = None if previous is None else np.load(previous, allow_pickle=False)
+    found = prepare(frame_of(image, data.n_channels), spacing, plan, data.to_classes(labels), before)
     truth = found.labels if found.labels is not None else np.zeros(found.array.shape[1:], np.int8)
     if data.ignore_class is not None:
         truth[truth == data.ignore_class] = UNLABELLED
-    case = Case(files.name, found.array, truth)
+    case = Case(files.name, found.array, truth, previous=found.previous)
     case.find_foreground(data.instances)
     return case
 
 
-def _key(data: Dataset, files: CaseFiles, plan: Plan) -> str:
+def _key(data: Dataset, files: CaseFiles, plan: Plan, previous: Path | None) -> str:
     """What a prepared case depends on, in 16 letters."""
-    seen = [(str(path.resolve()), *_identity(path)) for path in (*files.images, files.labels)]
+    paths = (*files.images, files.labels, *([] if previous is None else [previous]))
+    seen = [(str(path.resolve()), *identity(path)) for path in paths]
     meaning = (data.n_channels, data.label_values, data.instances, data.ignore_value, data.regions)
     rules = {name: getattr(plan, name) for name in _RULES}
     patch = None if plan.fit == "windows" else plan.patch_size
@@ -99,14 +110,14 @@ def _key(data: Dataset, files: CaseFiles, plan: Plan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def identity(path: Path) -> tuple[int, int]:
     """Size and time of change of a file, or of the files in a folder."""
     parts = [path] if path.is_file() else sorted(path.rglob("*"))
     stats = [part.stat() for part in parts]
     return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A case's name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:40]
 
@@ -114,25 +125,26 @@ def _plain(name: str) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 def _save(path: Path, case: Case) -> None:
-    """Write a case as three arrays in one file: image, labels, and a row (class, voxel) for each location."""
+    """Write a case as arrays in one file: image, labels, a row (class, voxel) for each location, and labels before."""
     rows = [np.column_stack([np.full(len(voxels), number), voxels]) for number, voxels in case.locations.items()]
     where = np.concatenate(rows) if rows else np.zeros((0, 1 + case.labels.ndim), np.int64)
-    with atomic_path(path, case.image.nbytes + case.labels.nbytes + where.nbytes) as temporary, \
-            temporary.open("wb") as file:
-        for array in (case.image, case.labels, where):
+    arrays = [case.image, case.labels, where, *([] if case.previous is None else [case.previous])]
+    with atomic_path(path, sum(array.nbytes for array in arrays)) as temporary, temporary.open("wb") as file:
+        for array in arrays:
             npy.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
 
 
-def _load(path: Path, name: str) -> Case | None:
+def _load(path: Path, name: str, has_previous: bool) -> Case | None:
     """The case in a file, image and labels left on the disk; None where there is none or it is damaged."""
     try:
         with path.open("rb") as file:
             image, labels, where = (_mapped(path, file) for _ in range(3))
+            previous = _mapped(path, file) if has_previous else None
     except (OSError, ValueError):
         return None
     rows = np.array(where)
     return Case(name, image, labels, locations={
-        int(number): rows[rows[:, 0] == number, 1:] for number in np.unique(rows[:, 0])})
+        int(number): rows[rows[:, 0] == number, 1:] for number in np.unique(rows[:, 0])}, previous=previous)
 
 
 def _mapped(path: Path, file: Any) -> NDArray[Any]:
@@ -150,16 +162,15 @@ def _mapped(path: Path, file: Any) -> NDArray[Any]:
 
 # --- room -------------------------------------------------------------------------------------------------------------
 
-def _check_room(data: Dataset, missing: Sequence[CaseFiles], plan: Plan, folder: Path) -> None:
-    """Raise unless the disk holds the cases that are yet to be prepared."""
-    needed = sum(_bytes(data.looks[case.name], plan, data) for case in missing if case.name in data.looks)
+def check_room(needed: int, folder: Path) -> None:
+    """Raise UserError unless the disk has room for so many bytes of cases that are yet to be prepared."""
     free = shutil.disk_usage(folder).free
     if needed and needed + _SPARE_BYTES > free:
         raise UserError(f"The prepared cases need about {size(needed)} in {folder}, but only {size(free)} are free; "
                         "make room, or choose another place with -o.")
 
 
-def _bytes(look: Look, plan: Plan, data: Dataset) -> int:
+def _bytes(look: Look, plan: Plan, data: Dataset, has_previous: bool) -> int:
     """Size of a case after it is prepared; where the check did not crop, at most."""
     shape, spacing = look.measure.shape, look.measure.spacing
     if len(plan.transpose) == len(shape):
@@ -169,4 +180,4 @@ def _bytes(look: Look, plan: Plan, data: Dataset) -> int:
         n_voxels = float(math.prod((*shape[: len(shape) - plan.ndim], *plan.patch_size)))
     elif plan.spacing is not None:
         n_voxels *= math.prod(spacing[-plan.ndim:]) / math.prod(plan.spacing)
-    return int(n_voxels) * (4 * data.n_channels + (4 if data.instances else 1))
+    return int(n_voxels) * (4 * data.n_channels + (4 if data.instances else 1) + has_previous)

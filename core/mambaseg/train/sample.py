@@ -32,6 +32,8 @@ class Case:
     labels : integer classes, or instance numbers for instance models, (*S); -1 is outside the picture,
         `UNLABELLED` not known
     weight : how often it is drawn, relative to the others
+    locations : voxels of each class, see `find_foreground`
+    previous : labels that the previous stage of a cascade found, (*S); None: there is none
     """
 
     name: str
@@ -39,6 +41,7 @@ class Case:
     labels: NDArray[Any]
     weight: float = 1.0
     locations: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    previous: NDArray[Any] | None = None
 
     def find_foreground(self, instances: bool) -> None:
         """Remember where each class lies (all instances count as one class), about 10,000 voxels each."""
@@ -114,7 +117,10 @@ class PatchSampler:
         self._n_free = round(plan.batch_size * (1 - foreground_share))
 
     def batch(self) -> list[tuple[NDArray[np.float32], NDArray[Any]]]:
-        """Patches (image (channel, *loader), labels (*loader)); the last third centred on foreground."""
+        """Patches (image (channel, *loader), labels (*loader)); the last third centred on foreground.
+
+        The labels of a cascade are (2, *loader): behind the truth those of the previous stage.
+        """
         picks = self.random.choice(len(self.cases), self.batch_size, p=self._shares)
         patches = [self._patch(self.cases[pick], force_foreground=i >= self._n_free) for i, pick in enumerate(picks)]
         if not self.paste_share:
@@ -155,6 +161,9 @@ class PatchSampler:
             inside.append(slice(max(0, start), min(extent, start + size)))
             pads.append((max(0, -start), max(0, start + size - extent)))
         image, labels = case.image[(slice(None), *inside)], case.labels[tuple(inside)]
+        around = [(0, 0), *pads]
+        if case.previous is not None:
+            labels, pads = np.stack([labels, case.previous[tuple(inside)]]), around
         if self.reflect:
-            return np.pad(image, [(0, 0), *pads], mode="symmetric"), np.pad(labels, pads, mode="symmetric")
-        return np.pad(image, [(0, 0), *pads]), np.pad(labels, pads, constant_values=-1)
+            return np.pad(image, around, mode="symmetric"), np.pad(labels, pads, mode="symmetric")
+        return np.pad(image, around), np.pad(labels, pads, constant_values=-1)

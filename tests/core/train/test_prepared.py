@@ -48,9 +48,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = prepared._prepared
 
-    def counted(data: Dataset, files: object, plan: Plan) -> object:
+    def counted(data: Dataset, files: object, *further: object) -> object:
         names.append(files.name)
-        return original(data, files, plan)
+        return original(data, files, *further)
 
     monkeypatch.setattr(prepared, "_prepared", counted)
     return names
