@@ -222,9 +222,7 @@ class Model:
         model = cls(plan=plan, members=members, adapters=adapters, **checked)
         _check_regions(model, where)
         _check_groups(model, where)
-        if model.previous and (model.kind == "instances" or model.plan.ndim < 3):
-            raise ModelError(f'{where}: "previous" is for models that find classes in volumes, but this one finds '
-                             f"{model.kind} in {model.plan.ndim}-D; get a fresh copy of the model.")
+        _check_cascade(model, where)
         return model
 
     @functools.cached_property
@@ -367,6 +365,20 @@ def _check_groups(model: Model, where: str) -> None:
                 part.plan, part.mirror_axes):
             raise ModelError(f'{where}: "members" of group {number} have plans that differ or do not go with that of '
                              "the model; get a fresh copy of the model.")
+
+
+def _check_cascade(model: Model, where: str) -> None:
+    """Refuse a previous stage of what is no cascade: of objects, of pictures, of a network that takes images alone."""
+    if not model.previous:
+        return
+    if model.kind == "instances" or model.plan.ndim < 3:
+        raise ModelError(f'{where}: "previous" is for models that find classes in volumes, but this one finds '
+                         f"{model.kind} in {model.plan.ndim}-D; get a fresh copy of the model.")
+    taken = {part.network_config.get("in_channels") for part in model.parts.values()}
+    if taken != {model.n_inputs}:
+        raise ModelError(f"{where}: a cascade of {model.n_channels} channels and {len(model.foreground_labels)} labels "
+                         f"has a network of {model.n_inputs} input channels, but here it has {taken.pop()}; get a "
+                         "fresh copy of the model.")
 
 
 def read_model(folder: Path) -> Model:

@@ -170,7 +170,7 @@ def check_room(needed: int, folder: Path) -> None:
                         "make room, or choose another place with -o.")
 
 
-def _bytes(look: Look, plan: Plan, data: Dataset, has_previous: bool) -> int:
+def _bytes(look: Look, plan: Plan, data: Dataset, has_previous: bool = False) -> int:
     """Size of a case after it is prepared; where the check did not crop, at most."""
     shape, spacing = look.measure.shape, look.measure.spacing
     if len(plan.transpose) == len(shape):

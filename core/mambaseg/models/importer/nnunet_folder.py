@@ -19,7 +19,8 @@ from mambaseg.plan import Plan
 from mambaseg.plan._nnunet_form import resolve
 from mambaseg.plan.rules import to_plan
 
-__all__ = ["Targets", "architecture", "channel_names", "exported_network", "nnunet_plan", "read_folder", "targets"]
+__all__ = ["Targets", "architecture", "channel_names", "exported_network", "nnunet_plan", "previous_folder",
+           "read_folder", "targets"]
 
 _MAX_JSON_BYTES = 64 * 2**20
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -141,6 +142,28 @@ def _planned_network(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """The entry for the network in the plan that a checkpoint came with; empty where there is none."""
     found = resolve(checkpoint.plans, checkpoint.configuration).get("architecture") if checkpoint.plans else None
     return found if isinstance(found, Mapping) else {}
+
+
+def previous_folder(checkpoint: Checkpoint, path: Path) -> Path | None:
+    """The trainer's folder of the stage before, for a checkpoint of a cascade; None for others.
+
+    Parameters
+    ----------
+    path : what is imported: a folder, or a checkpoint file
+
+    Raises
+    ------
+    ModelError : there is no such folder beside that of the cascade
+    """
+    name = resolve(checkpoint.plans, checkpoint.configuration).get("previous_stage") if checkpoint.plans else None
+    if not isinstance(name, str):
+        return None
+    own = checkpoint.path.resolve().parents[1]
+    found = own.with_name("__".join([*own.name.split("__")[:-1], name]))
+    if path.is_dir() and re.fullmatch(r"\w+", name) and found != own and found.is_dir():
+        return found
+    raise ModelError(f"{path} is the second stage of a cascade, which also takes the labels of {name}, but its folder "
+                     f"{found.name} is not there; give the folder {own.name} with {found.name} beside it.")
 
 
 def channel_names(dataset: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from mambaseg.models.importer.nnunet_folder import (
     channel_names,
     exported_network,
     nnunet_plan,
+    previous_folder,
     read_folder,
     targets,
 )
@@ -50,7 +52,7 @@ def import_checkpoint(path: Path | str, output: Path | str, *, name: str | None 
     Parameters
     ----------
     path : a `.pth` file, or a folder with `plans.json`, `dataset.json` and ``fold_*/checkpoint_final.pth``; several
-        folds become members of one package
+        folds become members of one package. Of a cascade's second stage the first is taken from the folder beside it
     output : folder of the package
     name : of the model; None: that of `output`
     classes : names of the classes, background first; None: from the data set's description, else numbers
@@ -89,8 +91,14 @@ def import_checkpoint(path: Path | str, output: Path | str, *, name: str | None 
         "sha256": [sha256(item.path) for item in checkpoints], "notes": [*notes, *model.training["notes"]]}
     title = name if name is not None else output.resolve().name
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "model"
-    return save_package(output, dataclasses.replace(model, name=plain, title=title, training=training), states[0],
-                        members=states[1:])
+    described = dataclasses.replace(model, name=plain, title=title, training=training)
+    before = previous_folder(first, path)
+    if before is None:
+        return save_package(output, described, states[0], members=states[1:])
+    with tempfile.TemporaryDirectory(prefix="mambaseg-") as folder:
+        previous = import_checkpoint(before, Path(folder) / "previous", name=f"{title}, low resolution",
+                                     classes=classes)
+        return save_package(output, described, states[0], members=states[1:], previous=previous)
 
 
 @contextmanager
