@@ -27,10 +27,10 @@ _IDLE_MS = 1500  # after which the features of the view are computed, so that th
 
 
 class Adapter:
-    """`told` carries a line on what it is doing, empty when it rests; `failed` a sentence."""
+    """`told` carries a line on what it is doing, empty when it rests; `failed` a sentence, details for a bug report."""
 
     told = Signal(str)
-    failed = Signal(str)
+    failed = Signal(str, str)
 
     def __init__(self, viewer: Any, session: Session, corrector: Corrector) -> None:
         self._viewer = viewer
@@ -95,7 +95,7 @@ class Adapter:
 
         run = self._begin(picture, box, request)
         run.finished.connect(lambda found: self._on_found(picture, box, found))
-        run.failed.connect(lambda sentence, details: self._on_failed(picture, sentence))
+        run.failed.connect(lambda sentence, details: self._on_failed(picture, sentence, details))
         self.told.emit("Looking closely…" if is_new else "Adapting…")
 
     def _look_ahead(self) -> None:
@@ -204,7 +204,7 @@ class Adapter:
             put(layer, box, shown)
         self._corrector.recount()
 
-    def _on_failed(self, picture: Picture, sentence: str) -> None:
+    def _on_failed(self, picture: Picture, sentence: str, details: str) -> None:
         """A worker that was started anew knows nothing of the view; that is told once more."""
         had_view, self._view = self._view is not None, None
         self._over()
@@ -212,7 +212,7 @@ class Adapter:
             self._tries_again = False
             self._on_stroke(picture)
         else:
-            self.failed.emit(sentence)
+            self.failed.emit(sentence, details)
 
     def _over(self) -> None:
         run, self._run = self._run, None

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from qtpy.QtCore import QTimer
 
-from mambaseg import UserError
+from mambaseg import words
 
-__all__ = ["Background", "timer", "told"]
+__all__ = ["Background", "timer"]
 
 _POLL_MS = 20
 
@@ -57,20 +56,9 @@ class Background:
             if error is None:
                 then(future.result())
             else:
-                failed(*told(error))
+                failed(*words.problem(error))
         if not self._waiting:
             self._timer.stop()
-
-
-def told(error: BaseException) -> tuple[str, str]:
-    """A sentence for people, and details."""
-    details = "".join(traceback.format_exception(error))
-    if isinstance(error, UserError):
-        return str(error), details
-    if isinstance(error, MemoryError):
-        return "There is not enough memory for this image; choose a part of it.", details
-    sentence = f"This should not have happened ({type(error).__name__}: {error}); copy the details into a bug report."
-    return sentence, details
 
 
 def timer(interval_ms: int, act: Callable[[], None]) -> QTimer:

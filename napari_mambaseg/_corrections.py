@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from mambaseg import UserError
+from mambaseg import UserError, words
 from mambaseg.learn import Project, ProjectImage, default_folder, identify, project_of
 from mambaseg.learn.corrections import Counts
 from mambaseg.learn.undo import Steps
@@ -89,14 +89,15 @@ class Corrector:
     """Keeps what the user corrects.
 
     Signals: `attached` (Picture) when a result can be corrected; `detached` (Picture); `stroked` (Picture) after each
-    change that was kept; `counted` (Picture) when its counts are new; `failed` (a sentence).
+    change that was kept; `counted` (Picture) when its counts are new; `failed` (a sentence, and details for a bug
+    report).
     """
 
     attached = Signal(object)
     detached = Signal(object)
     stroked = Signal(object)
     counted = Signal(object)
-    failed = Signal(str)
+    failed = Signal(str, str)
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
@@ -143,7 +144,7 @@ class Corrector:
 
         def failed(sentence: str, details: str) -> None:
             layer.editable = True
-            self.failed.emit(sentence)
+            self.failed.emit(sentence, details)
 
         self.background.do(open_journal, lambda found: self._attach(layer, order, shown, *found), failed)
 
@@ -303,7 +304,7 @@ class Corrector:
         except UserError as error:
             if picture.problem != str(error) and not self._is_closed:
                 picture.problem = str(error)
-                self.failed.emit(picture.problem)
+                self.failed.emit(*words.problem(error))
             return
         picture.problem = ""
         if stroke is not None and not self._is_closed:
@@ -336,7 +337,7 @@ class Corrector:
                 self._show_rims(picture, found[1])
                 self.counted.emit(picture)
 
-        self.background.do(count, show, lambda sentence, details: self.failed.emit(sentence))
+        self.background.do(count, show, self.failed.emit)
 
     def _show_rims(self, picture: Picture, rims: NDArray[np.int32] | None) -> None:
         if picture.rims is None:

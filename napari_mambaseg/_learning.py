@@ -25,7 +25,6 @@ from napari_mambaseg._session import Check, Run, Session
 __all__ = ["Learner", "Lesson", "new_labels"]
 
 MINUTES = 2.0
-_NOTHING = "Nothing is corrected or confirmed yet; draw in the result or press “This region is right”, then learn."
 _REGIONS = ("{title} finds regions that may overlap, which cannot be learned from corrections; choose a model of "
             "objects or of classes.")
 _WORK = "learning"  # folder of the project with the state of an unfinished lesson
@@ -185,7 +184,7 @@ class Learner:
         for number, each in enumerate(pictures):
             examples += _write_examples(each, folder, f"{number}_", check)
         if not examples:
-            raise UserError(_NOTHING)
+            raise UserError(words.NOTHING_TO_LEARN)
         parent = project.lineage.start(read_model(resolve(picture.order.model_name)))
         stroke = project.journal.last_stroke()
         state = [parent.checksum, stroke.sequence if stroke else 0, self._names]

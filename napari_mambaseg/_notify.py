@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from napari.utils.notifications import Notification, notification_manager
+from qtpy.QtWidgets import QApplication
 
-__all__ = ["show_problem"]
+from mambaseg import words
+
+__all__ = ["copy_report", "show_problem"]
 
 
-def show_problem(sentence: str, copy_details: Callable[[], None] | None = None) -> None:
+def show_problem(sentence: str, details: str = "") -> None:
     """Show a sentence as napari shows errors, but never a traceback.
 
     Parameters
     ----------
-    copy_details : offered as a button; None: there is nothing more to know
+    details : for a bug report, which a button puts on the clipboard; empty: there is nothing more to know
     """
-    actions = [] if copy_details is None else [("Copy details", lambda *_: copy_details())]
+    actions = [("Copy details", lambda *_: copy_report(sentence, details))] if details else []
     notification_manager.dispatch(Notification(sentence, "error", actions))
+
+
+def copy_report(sentence: str, details: str) -> None:
+    """Put message, details and versions on the clipboard."""
+    QApplication.clipboard().setText(words.bug_report(sentence, details))

@@ -116,15 +116,16 @@ class Segmenter:
     """Runs orders one after the other and shows what they find.
 
     Signals: `began` (Order), `progressed` (Progress, number of orders that wait), `shown` (Shown), `ended` (a sentence,
-    details for a bug report, whether undo makes sense) after the last order. `failed` (a sentence) comes after that
-    `ended` where something went wrong. `changing` (Shown) comes before the sliders change a result, `changed` after.
+    details for a bug report, whether undo makes sense) after the last order. `failed` (a sentence, details)
+    comes after that `ended` where something went wrong. `changing` (Shown) comes before the sliders change a result,
+    `changed` after.
     """
 
     began = Signal(object)
     progressed = Signal(object, int)
     shown = Signal(object)
     ended = Signal(str, str, bool)
-    failed = Signal(str)
+    failed = Signal(str, str)
     changing = Signal(object)
     changed = Signal(object)
 
@@ -247,7 +248,7 @@ class Segmenter:
     def _on_failed(self, sentence: str, details: str) -> None:
         self._waiting.clear()
         self._over(sentence, details)
-        self.failed.emit(sentence)
+        self.failed.emit(sentence, details)
 
     def _on_cancelled(self) -> None:
         self._over("Stopped.", "")
@@ -280,7 +281,7 @@ class Segmenter:
     def _on_decoding_failed(self, sentence: str, details: str) -> None:
         """The sliders' result cannot be; the one there is stays."""
         self.ended.emit(sentence, details, True)
-        self.failed.emit(sentence)
+        self.failed.emit(sentence, details)
 
     def _remove(self, layer: Any) -> int:
         """Take a layer out of the viewer; where it was."""

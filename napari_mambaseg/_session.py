@@ -16,9 +16,8 @@ from typing import Any
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from mambaseg import Cancelled, Progress
+from mambaseg import Cancelled, Progress, words
 from mambaseg.jobs import Job, Worker, new_folder
-from napari_mambaseg._background import told
 from napari_mambaseg._calm import Calm
 
 __all__ = ["Check", "Prepare", "Run", "Session"]
@@ -94,7 +93,7 @@ class Run:
         elif isinstance(error, Cancelled) or self._stop.is_set():
             self._end(self.cancelled)
         elif error is not None:
-            self._end(self.failed, *told(error))
+            self._end(self.failed, *words.problem(error))
         else:
             self._end(self.finished, future.result())
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-from napari.layers import Labels
 from qtpy.QtWidgets import QWidget
 
 from mambaseg import UserError, words
-from mambaseg.learn import Project, ProjectImage, identify, project_of, recent_projects
-from mambaseg.models import read_model, resolve
-from napari_mambaseg._adapt import labels_shape, to_image
 from napari_mambaseg._adapting import Adapter
 from napari_mambaseg._corrections import Corrector, Picture
-from napari_mambaseg._layers import labels_layer
+from napari_mambaseg._going_on import GoingOn
 from napari_mambaseg._learning import Learner, Lesson, new_labels
 from napari_mambaseg._notify import show_problem
 from napari_mambaseg._objects import Clicks
@@ -46,13 +40,10 @@ class Teaching:
         self._viewer = viewer
         self._correct = correct
         self._learn = learn
-        self._order_of = order_of
         self._use_model = use_model
-        self._found: tuple[Order, Project, ProjectImage] | None = None  # what could be gone on with
-        self._recent: Path | None = None  # an image of the last project, while none is open
-        self._goes_on = False
         self._lesson: Lesson | None = None
         self.corrector = Corrector(viewer)
+        self.going_on = GoingOn(viewer, correct, self.corrector, order_of, use_model)
         self.tour = Tour(viewer, self.corrector)
         self.clicks = Clicks()
         self.adapter = Adapter(viewer, session, self.corrector)
@@ -73,25 +64,6 @@ class Teaching:
     def on_shown(self, shown: Shown) -> None:
         """A segmentation has come."""
         self.corrector.take(shown.layer, shown.order, shown.outcome.labels, shown)
-
-    def on_image(self) -> None:
-        """Another image is chosen: it may have been corrected before."""
-        self._found = None
-        self._offer()
-        order = self._order_of()
-        if order is None:
-            self._offer_recent()
-            return
-        is_open = any(each.order.source.name == order.source.name for each in self.corrector.pictures)
-        if is_open or order.source.is_lazy or order.source.array.nbytes > _MOST_LOOKED_UP_BYTES:
-            return
-
-        def look() -> tuple[Project, ProjectImage] | None:
-            if project_of(identify(to_image(order.source))) is None:
-                return None
-            return self.corrector.open(order)
-
-        self.corrector.background.do(look, lambda found: self._on_looked(order, found), lambda *_: None)
 
     def confirm(self) -> None:
         """Key C: what is in view is right."""
@@ -115,7 +87,7 @@ class Teaching:
             return
         self.corrector.flush(picture)
         self.corrector.background.do(lambda: new_labels([picture]), lambda labels: self._learn_with(picture, labels),
-                                     lambda sentence, details: self._fail(sentence))
+                                     self._fail)
 
     # --- correcting ---
 
@@ -138,14 +110,12 @@ class Teaching:
         card.merge.clicked.connect(lambda: self._click("merge"))
         card.locked.toggled.connect(self._on_locked)
         card.adapt.toggled.connect(self._on_adapt)
-        card.go_on.clicked.connect(lambda: self.go_on())
-        card.adopt.clicked.connect(lambda: self._adopt())
+        self.going_on.failed.connect(self._fail)
 
     def _on_attached(self, picture: Picture) -> None:
         """A result can be corrected."""
         model, card = picture.order.model, self._correct
-        self._found, self._recent = None, None
-        self._offer()
+        self.going_on.forget()
         card.wait_for("")
         self._learn.wait_for("")
         card.show_found(words.found(picture.shown.outcome.record) if picture.shown is not None else "")
@@ -176,22 +146,22 @@ class Teaching:
         path = picture.order.source.path
         self.corrector.background.do(
             lambda: picture.project.save_settings(model=picture.order.model_name, path=str(path) if path else ""),
-            lambda _: None, lambda sentence, details: self._fail(sentence))
+            lambda _: None, self._fail)
 
     def _on_counted(self, picture: Picture) -> None:
         if picture is self.corrector.current:
             self._correct.show_counts(picture.counts)
 
-    def _on_not_kept(self, sentence: str) -> None:
+    def _on_not_kept(self, sentence: str, details: str) -> None:
         picture = self.corrector.current
         if picture is not None and picture.problem:
             self._correct.show_saved(picture.saved_s, picture.problem)
-        self._fail(sentence)
+        self._fail(sentence, details)
 
-    def _fail(self, sentence: str) -> None:
+    def _fail(self, sentence: str, details: str = "") -> None:
         """Say what cannot be, in the card and in napari's corner."""
         self._correct.show_message(sentence)
-        show_problem(sentence)
+        show_problem(sentence, details)
 
     def _click(self, act: str) -> None:
         if self.corrector.current is not None:
@@ -241,93 +211,12 @@ class Teaching:
         layer.bind_key("B", hold, overwrite=True)
         layer.bind_key("C", lambda _: self.confirm(), overwrite=True)
 
-    # --- going on, and labels that were there before ---
-
-    def go_on(self) -> None:
-        """Show the labels as they were left."""
-        if self._found is None:
-            if self._recent is not None:
-                self._goes_on = True
-                self._viewer.open(self._recent)
-            return
-        order, project, image = self._found
-        self._found = None
-        name = str(project.settings.get("model") or order.model_name)
-        try:
-            order = Order(order.source, order.part, read_model(resolve(name)), name, order.focus)
-        except UserError:  # that model has gone; the chosen one will do
-            name = order.model_name
-        image.kind = order.model.kind
-        layer = labels_layer(image.labels(), order.source, f"{order.source.name} {words.things(order.model)}",
-                             order.model.kind)
-        self._viewer.add_layer(layer)
-        self.corrector.resume(layer, order, image, project)
-        self._use_model(name, False)
-
-    def _on_looked(self, order: Order, found: tuple[Project, ProjectImage] | None) -> None:
-        if found is None or any(each.image.identity == found[1].identity for each in self.corrector.pictures):
-            self._goes_on = False
-            return
-        self._found = (order, *found)
-        if self._goes_on:
-            self._goes_on = False
-            self.go_on()
-            return
-        self._offer()
-
-    def _offer_recent(self) -> None:
-        """With no image open: the one that was corrected last, if its file is still there."""
-        self._recent = None
-        for recent in recent_projects()[:1]:
-            try:
-                project = Project.open(recent.folder)
-            except UserError:
-                continue
-            path = str(project.settings.get("path") or "")
-            project.close()
-            self._recent = Path(path) if path and Path(path).exists() else None
-        self._offer()
-
-    def _offer(self) -> None:
-        """Show what can be gone on with, or taken over."""
-        card, stray = self._correct, self._stray_layer()
-        is_idle = not self.corrector.pictures
-        line = ""
-        if self._found is not None:
-            line = f"You have corrected this picture before{_when(self._found[1])}."
-        elif self._recent is not None and is_idle:
-            line = f"Last time you corrected {self._recent.name}."
-        card.resume_line.setText(line)
-        card.resume_line.setVisible(bool(line))
-        card.go_on.setVisible(bool(line))
-        card.adopt.setVisible(stray is not None)
-        card.resume.setVisible(bool(line) or stray is not None)
-
     def _on_active(self, event: Any = None) -> None:
-        self._offer()
+        self.going_on.offer()
         picture = self.corrector.current
         if picture is not None:
             self._correct.show_counts(picture.counts)
             self._correct.show_saved(picture.saved_s, picture.problem)
-
-    def _stray_layer(self) -> Any:
-        """The active layer, where it holds labels that nobody keeps."""
-        active = self._viewer.layers.selection.active
-        if not isinstance(active, Labels) or not active.editable or self._order_of() is None:
-            return None
-        return None if active in [each.layer for each in self.corrector.pictures] else active
-
-    def _adopt(self) -> None:
-        """Have labels corrected that did not come from the panel."""
-        layer, order = self._stray_layer(), self._order_of()
-        if layer is None or order is None:
-            return
-        shape = labels_shape(order.source)
-        if layer.data.shape != shape:
-            self._fail(f"{layer.name} is {_times(layer.data.shape)} voxels, but {order.source.name} is "
-                       f"{_times(shape)}; choose the labels that belong to the image.")
-            return
-        self.corrector.take(layer, order, layer.data)
 
     # --- learning ---
 
@@ -366,7 +255,7 @@ class Teaching:
     def _on_ended(self, sentence: str, details: str) -> None:
         self._learn.show_idle(sentence)
         if details:
-            show_problem(sentence)
+            show_problem(sentence, details)
 
     def _on_learned(self, lesson: Lesson) -> None:
         self._lesson = lesson
@@ -412,15 +301,3 @@ def _focus_canvas(inside: QWidget) -> None:
     for widget in inside.window().findChildren(QWidget):
         if type(widget).__name__.startswith("CanvasBackend"):
             widget.setFocus()
-
-
-def _when(project: Project) -> str:
-    """When a project was last worked on, as " on 20 Nov"."""
-    if project.saved_at_s is None:
-        return ""
-    day = time.localtime(project.saved_at_s)
-    return f" on {day.tm_mday}.{day.tm_mon}.{day.tm_year}"
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -155,7 +155,7 @@ class Panel(QWidget):
         segmenter.changing.connect(lambda shown: self.teaching.corrector.leave(shown.layer))
         segmenter.changed.connect(self.teaching.on_shown)
         segmenter.ended.connect(self._on_ended)
-        segmenter.failed.connect(lambda sentence: show_problem(sentence, card.run_bar.copy_details))
+        segmenter.failed.connect(show_problem)
         self.estimator.told.connect(self._on_estimate)
 
     def _meant(self) -> list[list[Any]]:
@@ -208,7 +208,7 @@ class Panel(QWidget):
         card.run_bar.run.setEnabled(bool(meant))
         card.again.setVisible(self._has_result(meant))
         self._follow(card.image.layers)
-        self.teaching.on_image()
+        self.teaching.going_on.look()
         if not meant:
             card.read_as.show_reading(None, (), 1, "")
             card.show_estimate("")
@@ -318,7 +318,7 @@ class Panel(QWidget):
         card, model = self.segment, shown.order.model
         card.show_result(has_table=shown.outcome.features is not None,
                          can_decode=shown.outcome.probabilities is not None and model.kind == "instances")
-        card.decoding.start_from(model.decoder or {}, words.size_unit(model))
+        card.decoding.start_from(shown.outcome.record["settings"].get("decoder") or {}, words.size_unit(model))
         card.again.setVisible(self._has_result(self._meant()))
 
     def _on_ended(self, sentence: str, details: str, can_undo: bool) -> None:
@@ -333,7 +333,7 @@ class Panel(QWidget):
     def _fail(self, sentence: str, details: str) -> None:
         """Something that was asked for cannot be."""
         self.segment.run_bar.show_idle(sentence, details)
-        show_problem(sentence, self.segment.run_bar.copy_details if details else None)
+        show_problem(sentence, details)
 
     def _estimate(self) -> None:
         """Ask what the chosen work would take; not while the process that knows is busy."""

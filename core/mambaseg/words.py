@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+import time
+import traceback
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mambaseg
+from mambaseg._errors import UserError
 
 if TYPE_CHECKING:
     from mambaseg.image import Image
@@ -14,13 +17,17 @@ if TYPE_CHECKING:
     from mambaseg.progress import Progress
     from mambaseg.segmentation import Estimate
 
-__all__ = ["NO_MEMORY", "bug_report", "duration", "estimate_line", "found", "how_far", "learning_sentence",
-           "lesson_lines", "loss", "model_card", "model_line", "progress_sentence", "read_as", "saved",
-           "size", "size_unit", "things"]
+__all__ = ["NOTHING_TO_LEARN", "NO_MEMORY", "WENT_WRONG", "bug_report", "counted", "day", "duration", "estimate_line",
+           "found", "how_far", "learning_sentence", "lesson_lines", "loss", "model_card", "model_line", "model_titles",
+           "problem", "progress_sentence", "read_as", "saved", "size", "size_unit", "things"]
 
 NO_MEMORY = "The memory does not suffice; choose a part of the image, or close other programs."
+NOTHING_TO_LEARN = ("Nothing is corrected or confirmed yet; draw in the result or press “This region is right”, then "
+                    "learn.")
+WENT_WRONG = "Something went wrong inside mambaseg; please report it with what “Copy details” gives."
 
 _UNITS_OF_WORK = {"Segmenting": "Window", "Training": "Iteration"}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _JUST_NOW_S = 1.5
 _FEWEST_UNITS = 4  # as in mambaseg.learn.judge, which would load torch
 _HEADLINES = {"f1@0.5": "F1", "foreground_mean": "Dice"}  # scores that a line about a model may quote
@@ -36,6 +43,12 @@ def duration(seconds: float) -> str:
         return f"{seconds / 60:.0f} min"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min"
+
+
+def day(seconds_since_1970: float) -> str:
+    """A day for people, whatever the locale: "20 Nov"."""
+    local = time.localtime(seconds_since_1970)
+    return f"{local.tm_mday} {_MONTHS[local.tm_mon - 1]}"
 
 
 def size(n_bytes: float) -> str:
@@ -124,6 +137,13 @@ def model_card(model: Model) -> str:
     return "\n".join(f"{name}: {fact}" for name, fact in facts.items() if fact)
 
 
+def model_titles(models: Sequence[Model]) -> list[str]:
+    """What models are called in a list; with the folder's name where two would be called the same."""
+    titles = [model.title for model in models]
+    return [title if titles.count(title) == 1 or model.folder is None else f"{title} ({model.folder.name})"
+            for title, model in zip(titles, models, strict=True)]
+
+
 def things(model: Model) -> str:
     """What a result of a model is called, as a layer or a node: "nuclei", "front, back", "liver and 12 more"."""
     names = model.classes[1:]
@@ -143,6 +163,13 @@ def bug_report(sentence: str, details: str) -> str:
     """What a bug report needs: what was said, what lay behind it, and versions; nothing about the image."""
     versions = f"mambaseg {mambaseg.__version__}, Python {platform.python_version()}, {platform.platform()}"
     return f"{sentence}\n\n{versions}\n\n{details}".strip() + "\n"
+
+
+def problem(error: BaseException) -> tuple[str, str]:
+    """What is said of an error: a sentence for people, and details for `bug_report`."""
+    sentence = (str(error) if isinstance(error, UserError) else NO_MEMORY if isinstance(error, MemoryError)
+                else WENT_WRONG)
+    return sentence, "".join(traceback.format_exception(error))
 
 
 def estimate_line(estimate: Estimate) -> str:
@@ -168,6 +195,11 @@ def found(record: Mapping[str, Any], thing: str = "object") -> str:
 def saved(ago_s: float) -> str:
     """When the last stroke reached the disk: "Saved just now", "Saved 12 s ago"."""
     return "Saved just now" if ago_s < _JUST_NOW_S else f"Saved {duration(ago_s)} ago"
+
+
+def counted(n_corrected: int, n_confirmed: int) -> str:
+    """How much was corrected: "12 corrected, 31 confirmed"."""
+    return f"{n_corrected:,} corrected, {n_confirmed:,} confirmed"
 
 
 def lesson_lines(judgement: Mapping[str, Any], kind: str) -> list[str]:

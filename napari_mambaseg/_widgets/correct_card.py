@@ -65,7 +65,7 @@ class CorrectCard(Card):
 
     def show_counts(self, counts: Counts) -> None:
         """How many objects were corrected and confirmed."""
-        line = f"{counts.n_corrected:,} corrected, {counts.n_confirmed:,} confirmed"
+        line = words.counted(counts.n_corrected, counts.n_confirmed)
         self.counts.setText(f"{line}\n{counts.notice}" if counts.notice else line)
 
     def show_saved(self, saved_s: float | None, problem: str = "") -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from psygnal import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
-from mambaseg import UserError, words
-from mambaseg.models import BUNDLED_FOLDER, bundled, read_model, resolve
+from mambaseg import words
+from mambaseg.models import BUNDLED_FOLDER, bundled, listed
 from napari_mambaseg._recent import recent_models
 from napari_mambaseg._widgets.card import label
 from napari_mambaseg._widgets.image_choice import narrow
@@ -77,14 +77,10 @@ class ModelChoice(QWidget):
         wanted : name or folder of the model to choose; None keeps the choice
         """
         wanted = wanted or (self.name if self._models else next(iter(recent_models()), _FIRST))
-        names = dict.fromkeys((*bundled(), wanted, *recent_models()))
-        self._models = [model for name in names if (model := _described(name))]
-        titles = [model.title for model in self._models]
+        self._models = list(listed((*bundled(), wanted, *recent_models())).values())
         self.box.blockSignals(True)
         self.box.clear()
-        for model in self._models:
-            place = "" if titles.count(model.title) == 1 else f" ({model.folder.name})"
-            self.box.addItem(model.title + place)
+        self.box.addItems(words.model_titles(self._models))
         self.box.insertSeparator(len(self._models))
         self.box.addItem(_FROM_FOLDER)
         self.box.blockSignals(False)
@@ -107,14 +103,6 @@ class ModelChoice(QWidget):
         folder = QFileDialog.getExistingDirectory(self, "A model package, or an nnU-Net model folder")
         if folder:
             self.folder_chosen.emit(folder)
-
-
-def _described(name_or_folder: str) -> Any:
-    """A model's description, None where it cannot be read any more."""
-    try:
-        return read_model(resolve(name_or_folder))
-    except UserError:
-        return None
 
 
 def _name(model: Any) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from psygnal import Signal
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
 from mambaseg import Progress, words
+from napari_mambaseg._notify import copy_report
 from napari_mambaseg._widgets.card import label, push_button
 
 __all__ = ["RunBar"]
@@ -50,7 +51,7 @@ class RunBar(QWidget):
         self.run.clicked.connect(lambda: self.run_wanted.emit())
         self.cancel.clicked.connect(lambda: self.cancel_wanted.emit())
         self.undo.clicked.connect(lambda: self.undo_wanted.emit())
-        self.details.clicked.connect(self.copy_details)
+        self.details.clicked.connect(lambda: copy_report(self.message.text(), self._details))
         self.show_idle()
 
     @property
@@ -101,10 +102,6 @@ class RunBar(QWidget):
         self.message.setVisible(bool(message))
         self.details.setVisible(bool(details))
         self.undo.setVisible(can_undo)
-
-    def copy_details(self) -> None:
-        """Put message, details and versions on the clipboard."""
-        QApplication.clipboard().setText(words.bug_report(self.message.text(), self._details))
 
     def _show(self, *, is_busy: bool) -> None:
         self.run.setVisible(not is_busy)

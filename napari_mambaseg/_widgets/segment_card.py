@@ -77,7 +77,7 @@ class SegmentCard(Card):
     def _make_options(self) -> None:
         """Rarely wanted, so folded."""
         self.more = named(QToolButton(), "more", "What is rarely wanted: mirror images, a layer of probabilities.")
-        self.more.setText("Options")
+        self.more.setText("Options…")
         self.more.setCheckable(True)
         self.options = QWidget()
         self.options.hide()

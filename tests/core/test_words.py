@@ -1,12 +1,13 @@
 """The words that the shell, napari and 3D Slicer share."""
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tiny_models
-from mambaseg import Grid, Image, Progress, words
+from mambaseg import Grid, Image, Progress, UserError, words
 from mambaseg.models import read_model, resolve
 
 
@@ -105,3 +106,17 @@ def test_learning_says_what_it_is_at() -> None:
     assert words.learning_sentence(training, False) == "Round 31 of 120, 6 s left"
     assert words.learning_sentence(Progress("Reading", 0, 2), False) == "Reading…"
     assert words.learning_sentence(Progress("Scoring", 0, 2), True) == "Comparing before and after…"
+
+
+def test_a_day_and_what_was_corrected() -> None:
+    assert words.day(time.mktime((2026, 11, 20, 12, 0, 0, 0, 0, -1))) == "20 Nov"
+    assert words.counted(1234, 5) == "1,234 corrected, 5 confirmed"
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (UserError("That is no image."), "That is no image."), (MemoryError(), words.NO_MEMORY),
+    (KeyError("Z"), words.WENT_WRONG)])
+def test_an_error_is_a_sentence_and_keeps_its_details(error: Exception, said: str) -> None:
+    sentence, details = words.problem(error)
+    assert sentence == said
+    assert type(error).__name__ in details

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
 
-from mambaseg import UserError
+from mambaseg import UserError, words
 from mambaseg.learn import Project, identify, project_of
 from mambaseg.learn.corrections import CONFIRMED, CORRECTED
 from mambaseg.learn.journal import JournalError
@@ -277,6 +278,20 @@ def test_full_disk_is_told_once_and_nothing_is_forgotten(desk: Any, problems: li
     shown.drag((40, 20), (40, 40))
     shown.assert_kept()
     assert shown.window["saved"].text() == "Saved just now"
+
+
+def test_what_should_not_happen_can_be_reported(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(notification_manager, "dispatch", seen.append)
+    shown = desk()
+    monkeypatch.setattr(type(shown.picture.image), "corrections", lambda self: 1 / 0)
+    shown.corrector.recount()
+    shown.qtbot.waitUntil(lambda: bool(seen), timeout=20_000)
+    assert seen[0].message == words.WENT_WRONG
+    (button, copy), = seen[0].actions
+    assert button == "Copy details"
+    copy()
+    assert "ZeroDivisionError" in QApplication.clipboard().text()
 
 
 def test_labels_from_elsewhere_can_be_corrected_if_they_fit(desk: Any, problems: list[str]) -> None:

@@ -16,6 +16,7 @@ from mambaseg.jobs import folders
 from mambaseg.jobs.messages import Event, event_of
 from mambaseg.jobs.process import ChildProcess
 from mambaseg.jobs.tasks import TASKS
+from mambaseg.words import WENT_WRONG
 
 __all__ = ["Job", "Worker"]
 
@@ -210,5 +211,5 @@ def _farewell(status: int) -> str:
                 "smaller part of the image or close other programs, and try again.")
     if status < 0:
         return (f"The process that computes crashed (signal {-status}); try again, and please report it with what "
-                '"Details" says if it happens once more.')
-    return ('Something went wrong inside mambaseg; please report it with what "Details" says. Your image is as it was.')
+                "“Copy details” gives if it happens once more.")
+    return f"{WENT_WRONG} Your image is as it was."

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mambaseg import words
 from mambaseg._errors import ModelError, UserError
 from mambaseg.learn.journal_database import Database
 from mambaseg.models import Model, copy_package, read_model
 
 __all__ = ["Lineage", "Version"]
-
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Lineage:
         ModelError : the package's parent is not among the models of this project
         """
         made_s = time.time()
-        entry = Version(0, None, title or f"mine, {_day(made_s)}", "", "", "", made_s, "candidate",
+        entry = Version(0, None, title or f"mine, {words.day(made_s)}", "", "", "", made_s, "candidate",
                         dict(learned_from or {}), dict(scores or {}))
         return self._add(save, entry, make_current=False)
 
@@ -244,9 +243,3 @@ def _current(connection: sqlite3.Connection) -> int | None:
 
 def _make_current(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("INSERT OR REPLACE INTO state VALUES ('current_model', ?)", (number,))
-
-
-def _day(seconds: float) -> str:
-    """A day for people, whatever the locale: 20 Nov."""
-    day = time.localtime(seconds)
-    return f"{day.tm_mday} {_MONTHS[day.tm_mon - 1]}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from mambaseg._errors import ModelError
-from mambaseg.models.model import Model
+from mambaseg.models.model import Model, read_model
 
-__all__ = ["BUNDLED_FOLDER", "bundled", "load_model", "resolve"]
+__all__ = ["BUNDLED_FOLDER", "bundled", "listed", "load_model", "resolve"]
 
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
@@ -16,6 +18,20 @@ BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 def bundled() -> list[str]:
     """Names of the models that come with the program, in alphabetical order."""
     return sorted(path.parent.name for path in BUNDLED_FOLDER.glob("*/model.json"))
+
+
+def listed(names: Iterable[str]) -> dict[str, Model]:
+    """Descriptions of models by what they are found by, each once, for a list to choose from.
+
+    Parameters
+    ----------
+    names : bundled names and folders; those that have gone or cannot be read are left out
+    """
+    found = {}
+    for name in dict.fromkeys(names):
+        with contextlib.suppress(ModelError):
+            found[name] = read_model(resolve(name))
+    return found
 
 
 def resolve(name_or_path: str | Path) -> Path:

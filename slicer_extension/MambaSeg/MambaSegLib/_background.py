@@ -9,7 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from MambaSegLib._runs import YIELD_S, told
+from mambaseg import words
+from MambaSegLib._runs import YIELD_S
 
 __all__ = ["Background"]
 
@@ -65,4 +66,4 @@ class Background:
         if error is None:
             then(future.result())
         else:
-            self._failed(*told(error))
+            self._failed(*words.problem(error))

@@ -377,7 +377,7 @@ class CorrectCard:
         is_news = (state.is_touched, state.versions) != (self.state.is_touched, self.state.versions)
         self.state = state
         counts = state.counts
-        lines = (f"{counts.n_corrected:,} corrected, {counts.n_confirmed:,} confirmed", counts.notice,
+        lines = (words.counted(counts.n_corrected, counts.n_confirmed), counts.notice,
                  self.correcting.notice)
         self._ui.counts.setText("\n".join(line for line in lines if line))
         self._clock.start()

@@ -27,7 +27,6 @@ from MambaSegLib.Logic import MambaSegLogic, Order
 
 __all__ = ["Adapting", "Comparing", "Learning", "Lesson"]
 
-_NOTHING = "Nothing is corrected or confirmed yet; draw in the result or press “This region is right”, then learn."
 _ABSENT = "{n} corrected volume{s} of this project {are} not in the scene, so nothing was learned from {them}."
 _WORK = "learning"  # folder of the project with the state of an unfinished lesson
 _AT_ONCE_MINUTES = 1e-4  # a lesson that is taken up again sees that its time is up, and judges
@@ -105,7 +104,7 @@ class Learning:
                     examples.append(_write(folder, source, corrections.to_examples(), corrections.labels, check,
                                            prefix=f"{number}_"))
             if not examples:
-                raise UserError(_NOTHING)
+                raise UserError(words.NOTHING_TO_LEARN)
             notes.extend(_absent(correcting, taught))
             lineage = correcting.project.lineage
             current = lineage.start(read_model(resolve(correcting.model_name)))

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import shutil
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mambaseg import Cancelled, Progress, UserError
+from mambaseg import Cancelled, Progress, words
 from mambaseg.jobs import Job, Worker, new_folder
 from mambaseg.progress import ProgressCallback
 
-__all__ = ["YIELD_S", "Listener", "Run", "told"]
+__all__ = ["YIELD_S", "Listener", "Run"]
 
 YIELD_S = 0.025  # what the window can miss without anybody feeling it, see `Run.poll`
 
@@ -137,7 +136,7 @@ class Run:
         if self._stop.is_set() or isinstance(self._error, Cancelled):
             self._end(self._listener.cancelled)
         elif self._error is not None:
-            self._end(self._listener.failed, *told(self._error))
+            self._end(self._listener.failed, *words.problem(self._error))
         else:
             self._job = self._worker.start(self._task, self._made, self.folder)
 
@@ -157,26 +156,15 @@ class Run:
 
     def _deliver(self) -> None:
         """After what the child made was collected."""
-        if self._error is None:
-            try:
-                value = self._show(self._made)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
-                self._error = error
-            else:
-                self._end(self._listener.finished, value)
-                return
-        self._end(self._listener.failed, *told(self._error))
+        try:
+            value = None if self._error is not None else self._show(self._made)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
+            self._error = error
+        if self._error is not None:
+            self._end(self._listener.failed, *words.problem(self._error))
+        else:
+            self._end(self._listener.finished, value)
 
     def _end(self, tell: Callable[..., None], *values: Any) -> None:
         self.is_over = True
         tell(*values)
-
-
-def told(error: BaseException | None) -> tuple[str, str]:
-    """A sentence for people, and details for a bug report."""
-    details = "" if error is None else "".join(traceback.format_exception(error))
-    if isinstance(error, UserError):
-        return str(error), details
-    if isinstance(error, MemoryError):
-        return "There is not enough memory for this volume; choose a region of it.", details
-    return "Something went wrong inside MambaSeg; please report it with what “Copy details” gives.", details

@@ -11,7 +11,7 @@ import qt
 import slicer
 from mambaseg import Progress, UserError, words
 from mambaseg.learn.project import data_folder
-from mambaseg.models import bundled, read_model, resolve
+from mambaseg.models import Model, bundled, listed, read_model, resolve
 from MambaSegLib._adapt import read_volume
 from MambaSegLib._modality import mismatch
 from MambaSegLib._results import show_frames
@@ -54,7 +54,7 @@ class SegmentCard:
         self._on_frames = on_frames
         self._on_image = on_image
         self._parameters: Any = None
-        self._models: list[str] = []
+        self._models: dict[str, Model] = {}  # by what they are found by
         self._waiting: list[Order] = []
         self._frames: list[Outcome] = []  # results of a sequence so far
         self._run: Run | None = None
@@ -91,8 +91,8 @@ class SegmentCard:
     @property
     def model_name(self) -> str:
         """What the chosen model is found by."""
-        index = self._ui.model.currentIndex
-        return self._models[index] if 0 <= index < len(self._models) else _FIRST
+        names, index = list(self._models), self._ui.model.currentIndex
+        return names[index] if 0 <= index < len(names) else _FIRST
 
     def set_parameters(self, parameters: Any) -> None:
         """Follow another scene's choices; None while a scene closes."""
@@ -105,16 +105,12 @@ class SegmentCard:
 
     def fill_models(self, wanted: str) -> None:
         """List the models that come along and those used lately; choose `wanted` where it can be read."""
-        names = dict.fromkeys([*bundled(), *([wanted] if wanted else []), *_recent()])
-        described = {name: model for name in names if (model := _described(name)) is not None}
-        self._models = list(described)
+        self._models = listed([*bundled(), wanted, *_recent()])
         box = self._ui.model
         box.blockSignals(True)
         box.clear()
-        for model in described.values():
-            box.addItem(model.title)
-        box.addItem(_FROM_FOLDER)
-        box.setCurrentIndex(self._models.index(wanted) if wanted in self._models else 0)
+        box.addItems([*words.model_titles(list(self._models.values())), _FROM_FOLDER])
+        box.setCurrentIndex(list(self._models).index(wanted) if wanted in self._models else 0)
         box.blockSignals(False)
         self._on_model(box.currentIndex)
 
@@ -138,7 +134,7 @@ class SegmentCard:
         for control in (ui.hint, ui.open_sample):
             control.setVisible(node is None)
         ui.read_as.setText(_reading(node))
-        ui.unsuited.setText(mismatch(node, _described(self.model_name)))
+        ui.unsuited.setText(mismatch(node, self._models.get(self.model_name)))
         ui.unsuited.setVisible(bool(ui.unsuited.text))
         ui.region.setVisible(bool(ui.where_region.checked))
         ui.all_frames.setVisible(node is not None and sequence_of(node) is not None)
@@ -325,11 +321,11 @@ class SegmentCard:
     def _on_model(self, index: int) -> None:
         if not 0 <= index < len(self._models):
             return
-        model = _described(self._models[index])
-        self._ui.model_line.setText("" if model is None else words.model_line(model))
-        self._ui.model_card.setText("" if model is None else words.model_card(model))
+        name, model = list(self._models.items())[index]
+        self._ui.model_line.setText(words.model_line(model))
+        self._ui.model_card.setText(words.model_card(model))
         if self._parameters is not None:
-            self._parameters.model = self._models[index]
+            self._parameters.model = name
         self.look()
 
     def _on_activated(self, index: int) -> None:
@@ -379,12 +375,4 @@ def _reading(node: Any) -> str:
 
 def _recent() -> list[str]:
     return [name for name in str(qt.QSettings().value(_RECENT) or "").split("\n") if name]
-
-
-def _described(name: str) -> Any:
-    """A model's description; None where it cannot be read any more."""
-    try:
-        return read_model(resolve(name))
-    except UserError:
-        return None
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 import tiny_models
-from mambaseg import load_model
+from mambaseg import load_model, words
 from mambaseg._errors import ModelError
-from mambaseg.models import bundled, catalogue, resolve
+from mambaseg.models import bundled, catalogue, listed, resolve
 
 
 @pytest.fixture
@@ -57,3 +57,12 @@ def test_an_nnunet_folder_is_sent_to_the_import(shelf: Path, tmp_path: Path) -> 
     (tmp_path / "plans.json").write_text("{}")
     with pytest.raises(ModelError, match="mambaseg import"):
         load_model(tmp_path)
+
+
+def test_a_list_leaves_out_what_cannot_be_read(shelf: Path, tmp_path: Path) -> None:
+    mine = tiny_models.save_tiny(tmp_path / "mine", name="nuclei-2d")
+    (shelf / "hippocampus-mri" / "model.json").write_text("{")
+    found = listed(["nuclei-2d", "hippocampus-mri", str(tmp_path / "gone"), str(mine.folder), "nuclei-2d"])
+    assert list(found) == ["nuclei-2d", str(mine.folder)]
+    assert words.model_titles(list(found.values())) == ["Tiny nuclei-2d (nuclei-2d)", "Tiny nuclei-2d (mine)"]
+    assert words.model_titles([mine]) == ["Tiny nuclei-2d"]
