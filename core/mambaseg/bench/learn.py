@@ -158,10 +158,12 @@ def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int
         for index in range(len(study.corrected)):
             model = learn(index)
             closed.append((study.score(model, study.new) - untouched) / gap)
-            lost.append(100 * (old - study.score(model, study.old)) if study.old else 0.0)
-            say(f"{name}, picture {index + 1}: {closed[-1]:.2f}, {lost[-1]:.1f} points forgotten")
+            say(f"{name}, picture {index + 1}: {closed[-1]:.2f}")
+            if study.old and name == f"thorough_gap_closed_{many}_objects_60s":
+                lost.append(100 * (old - study.score(model, study.old)))
+                say(f"{lost[-1]:.1f} points forgotten")
         figures[name] = statistics.median(closed)
-        if study.old and name == f"thorough_gap_closed_{many}_objects_60s":
+        if lost:
             figures["forgetting_points"] = statistics.median(lost)
     return figures | {"untouched_score": untouched, "trained_on_all_score": best, "iterations_a_minute": float(minute)}
 

@@ -41,6 +41,7 @@ from mambaseg.progress import Progress, ProgressCallback, report
 from mambaseg.train.checkpoint import Checkpoint
 from mambaseg.train.loop import Settings, fit
 from mambaseg.train.sample import UNLABELLED, Case
+from mambaseg.words import size_unit
 
 __all__ = ["Tuned", "UnitScore", "finetune"]
 
@@ -169,7 +170,7 @@ def finetune(model: Model, examples: Iterable[Example | Sequence[Any]], minutes:
     forgotten = forgetting(model, candidate, parent_data, device, progress)
     verdict = judge(before, after, forgotten, _noun(model))
     return Tuned(model, _describe(child, found, labels, state, verdict, policy), weights, verdict, state.history,
-                 tuple(_notes(child, labels)), _unit_scores(found, kept, before, after), begun.formers)
+                 tuple(_notes(model, child, labels)), _unit_scores(found, kept, before, after), begun.formers)
 
 
 def _unit_scores(found: Sequence[Example], kept: Split, before: NDArray[np.float64],
@@ -243,7 +244,7 @@ def _cases(name: str, prepared: Prepared, labels: NDArray[np.int32], ndim: int, 
             for at, plane in enumerate(grid) if (plane != UNLABELLED).any()]
 
 
-def _notes(child: Model, labels: Sequence[NDArray[np.int32]]) -> list[str]:
+def _notes(model: Model, child: Model, labels: Sequence[NDArray[np.int32]]) -> list[str]:
     """What the user should know: what is odd about the examples, and for which images the model learns."""
     present = {int(value) > 0 if child.kind == "instances" else int(value)
                for array in labels for value in np.unique(array) if value != UNLABELLED}
@@ -255,6 +256,10 @@ def _notes(child: Model, labels: Sequence[NDArray[np.int32]]) -> list[str]:
     if child.taught:
         notes.append("These images are of a kind that the model was not trained on: it learns them beside what it "
                      "knows, and other kinds of images are segmented as before.")
+    smallest, former = ((each.decoder or {}).get("min_size") for each in (child, model))
+    if smallest != former:
+        notes.append(f"What is smaller than {smallest:.3g} {size_unit(model)} is left out as debris from now on, since "
+                     "the corrected objects are larger.")
     return notes
 
 

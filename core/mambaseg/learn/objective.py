@@ -54,7 +54,7 @@ class Policy:
 
 
 # Where a former network goes on answering for all other kinds of pictures, there is nothing to rehearse
-FREE = Policy(rate=1e-3, rehearse=0.0, rehearsal_share=0.0, other_looks=False, fit_decoder=True)
+FREE = Policy(rate=2e-3, rehearse=0.0, rehearsal_share=0.0, other_looks=False, fit_decoder=True)
 
 
 class SparseObjective:
