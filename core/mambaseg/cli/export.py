@@ -31,6 +31,9 @@ def export(
         return
     for note in made.notes:
         say(note)
+    if made.model.previous:
+        say(f"The model is in {output}")
+        return
     folds = " ".join(map(str, range(1 + len(made.model.members))))
     configuration = "2d" if made.model.plan.ndim == 2 else "3d_fullres"
     after = _NEXT[to].format(folder=output, folds=folds, name=made.model.name, configuration=configuration)

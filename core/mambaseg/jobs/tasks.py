@@ -41,7 +41,8 @@ def warm(request: dict[str, Any], folder: Path, progress: ProgressCallback) -> d
     warm_up(background=False, training=False)()
     if request.get("model"):
         report(progress, Progress("Preparing", 0, 0))
-        _ = _model(request["model"]).built_all
+        for stage in _model(request["model"]).stages:
+            _ = stage.built_all
     return {}
 
 

@@ -102,6 +102,9 @@ def write_bioimageio(model: Model, folder: Path) -> tuple[str, ...]:
 
 def _check(model: Model) -> None:
     """Refuse what the format has no words for."""
+    if model.previous:
+        raise refusal(_FORMAT, model, "is a cascade, in which one network's labels go to another; train a model of one "
+                      "resolution")
     if any(member.group for member in model.members):
         raise refusal(_FORMAT, model, "averages the probabilities of different networks; export its models one by one")
     if any(model.plan.use_mask_for_norm):

@@ -30,6 +30,7 @@ __all__ = ["write_nnunet"]
 
 _FORMAT = "nnU-Net"
 _CONFIGURATION = {2: "2d", 3: "3d_fullres"}
+_STAGES = ("3d_lowres", "3d_cascade_fullres")  # of a cascade
 _TRAINER = "nnUNetTrainer"
 _IS_RESIDUAL = {"nnunet": False, "nnunet-resenc": True}  # networks that nnU-Net has itself
 _MM_PER_UM = 1e-3
@@ -38,7 +39,7 @@ _KEEP_LARGEST = ("nnunetv2.postprocessing.remove_connected_components",
 
 
 def write_nnunet(model: Model, folder: Path) -> tuple[str, ...]:
-    """Write a model into an empty folder; one fold for each network.
+    """Write a model into an empty folder, one fold for each network; of a cascade a folder in it for each stage.
 
     Returns
     -------
@@ -48,15 +49,31 @@ def write_nnunet(model: Model, folder: Path) -> tuple[str, ...]:
     ------
     ModelError : nnU-Net cannot do what the model does, so that its labels would be others
     """
-    _check(model)
-    plans, dataset = _plans(model), _dataset(model)
+    for stage in model.stages:
+        _check(stage)
+    if not model.previous:
+        _write_folder(model, folder, _CONFIGURATION[model.plan.ndim])
+        return _notes(model)
+    notes: list[str] = []
+    for stage, configuration in zip(model.stages, _STAGES, strict=True):
+        inner = folder / f"{_TRAINER}__nnUNetPlans__{configuration}"
+        inner.mkdir()
+        _write_folder(stage, inner, configuration)
+        notes += _notes(stage)
+    return (*dict.fromkeys(notes), "The two folders belong below $nnUNet_results/Dataset900_NAME: run nnUNetv2_predict "
+            f"with -c {_STAGES[0]}, then with -c {_STAGES[1]} and the first one's labels as -prev_stage_predictions.")
+
+
+def _write_folder(model: Model, folder: Path, configuration: str) -> None:
+    """The folder of a trainer, for one configuration."""
+    plans, dataset = _plans(model, configuration), _dataset(model)
     for name, values in (("plans.json", plans), ("dataset.json", dataset)):
         (folder / name).write_text(json.dumps(values, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     for fold, network in enumerate(model.build_all()):
         content = io.BytesIO()  # torch's own writer ends the process where the disk is full
         torch.save({
             "network_weights": _weights(network), "trainer_name": _TRAINER,
-            "init_args": {"configuration": _CONFIGURATION[model.plan.ndim], "fold": fold, "plans": plans,
+            "init_args": {"configuration": configuration, "fold": fold, "plans": plans,
                           "dataset_json": dataset},
             # stock takes the largest of the axes, which an empty tuple has not
             "inference_allowed_mirroring_axes": tuple(model.mirror_axes) or None}, content)
@@ -64,7 +81,6 @@ def write_nnunet(model: Model, folder: Path) -> tuple[str, ...]:
         (folder / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(content.getbuffer())
     if model.keep_largest:
         _write_postprocessing(model, folder)
-    return _notes(model)
 
 
 def _check(model: Model) -> None:
@@ -87,10 +103,9 @@ def _check(model: Model) -> None:
     check_outputs(_FORMAT, model)
 
 
-def _plans(model: Model) -> dict[str, Any]:
+def _plans(model: Model, name: str) -> dict[str, Any]:
     """The content of `plans.json`; what nnU-Net reads only while it plans is as far as the model knows it."""
     plan = model.plan
-    name = _CONFIGURATION[plan.ndim]
     forward = _three_axes(plan.transpose)
     slices = 1 if _is_picture(plan) else max(plan.patch_size)
     shape = plan.patch_size if plan.ndim == 3 else (slices, *plan.patch_size)
@@ -100,7 +115,7 @@ def _plans(model: Model) -> dict[str, Any]:
         "original_median_spacing_after_transp": [*spacing] if plan.ndim == 3 else [max(spacing), *spacing],
         "original_median_shape_after_transp": [*shape], "image_reader_writer": _reader(plan),
         "transpose_forward": [*forward], "transpose_backward": [forward.index(axis) for axis in range(3)],
-        "configurations": {name: _configuration(model)}, "experiment_planner_used": "ExperimentPlanner",
+        "configurations": {name: _configuration(model, name)}, "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {
             str(i): dict(plan.intensities[i]) if i < len(plan.intensities) else {} for i in range(model.n_channels)}}
@@ -109,9 +124,9 @@ def _plans(model: Model) -> dict[str, Any]:
     return plans | ({OWN_WORDS: unsaid} if unsaid else {})
 
 
-def _configuration(model: Model) -> dict[str, Any]:
+def _configuration(model: Model, name: str) -> dict[str, Any]:
     """The one configuration of the plans."""
-    plan, name, own = model.plan, _CONFIGURATION[model.plan.ndim], model.network_config
+    plan, own = model.plan, model.network_config
     is_stock = model.network in _IS_RESIDUAL
     size = Topology(plan.patch_size, plan.strides, plan.kernel_sizes, ())
     features = plan.features_per_stage
@@ -132,6 +147,8 @@ def _configuration(model: Model) -> dict[str, Any]:
                  "n_conv_per_stage_decoder")
         values["architecture"] = {"network_class_name": CLASS_NAME, "_kw_requires_import": [], "arch_kwargs": {
             "network": model.network, "network_config": own, **{key: arguments[key] for key in sizes}}}
+    if model.previous:
+        values["previous_stage"] = _STAGES[0]
     return values
 
 
