@@ -74,8 +74,12 @@ def train(
     if not is_started_first():
         return
     report = _write_report(model, output)
-    if quiet:
-        return
+    if not quiet:
+        _tell(model, output, report, initial)
+
+
+def _tell(model: Model, output: Path, report: Path, initial: Path | None) -> None:
+    """What came of the training."""
     for note, parts in (("Not used of", "not_used"), ("Left at random for lack of", "at_random")):
         if initial is not None and model.training["initial"][parts]:
             say(f"{note} {initial.name}: {', '.join(model.training['initial'][parts])}")
