@@ -202,7 +202,8 @@ def forgetting(parent: Model, child: Model, parent_data: Path | str | None = Non
     given = make_test_input(parent)
     kinds = parent.trained_on or (signature(given[0]),)
     answers = [(parent.suited(kind), child.suited(kind)) for kind in kinds]
-    shares = {(old.checksum, new.checksum): _share_kept(old, new, given) for old, new in answers}
+    pairs = {(old.checksum, new.checksum): (old, new) for old, new in answers}  # few, though there are many kinds
+    shares = {key: _share_kept(*pair, given) for key, pair in pairs.items()}
     return Forgetting("its own test input", 1.0,
                       float(np.mean([shares[old.checksum, new.checksum] for old, new in answers])))
 
