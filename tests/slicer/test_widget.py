@@ -426,6 +426,44 @@ def test_learn_compare_keep_and_go_back(window, models, volume, scene):
     assert 'href="2"' in ui.lineage.text
 
 
+def test_lesson_that_goes_wrong_offers_what_a_bug_report_needs(window, models, volume):
+    ui = window.ui
+    window.choose(volume(), models())
+    window.segment().confirm(((4, 14), (0, 22), (0, 24)))
+    window.panel.correct.look_again()
+    window.settle()
+    assert ui.learn_details.isHidden()
+    window.panel.learn.options = {"iterations": "many"}  # no user's mistake
+    ui.learn.click()
+    window.wait(lambda: not window.panel.learn.is_busy)
+    assert ui.learned.text.startswith("Something went wrong inside mambaseg")
+    ui.learn_details.click()
+    assert "TypeError" in QtWidgets.QApplication.clipboard().text()
+    window.panel.learn.options = {"iterations": 1}
+    ui.learn.click()
+    assert ui.learn_details.isHidden()
+    window.wait(lambda: not window.panel.learn.is_busy)
+    assert ui.learned.text.startswith("Before ")
+
+
+def test_lesson_that_nobody_decided_about_does_not_end_without_a_word(window, models, volume):
+    ui, model = window.ui, models()
+    window.choose(volume(), model)
+    window.segment().confirm(((4, 14), (0, 22), (0, 24)))
+    window.panel.correct.look_again()
+    window.settle()
+    window.panel.learn.options = {"iterations": 1}
+    ui.learn.click()
+    window.wait(lambda: not window.panel.learn.is_busy)
+    assert not ui.keep.isHidden()
+    another = np.random.default_rng(4).normal(100, 10, (20, 22, 24)).astype(np.int16)
+    window.choose(volume(another, name="another"), model)
+    window.segment()
+    assert ui.keep.isHidden()
+    lines = [line.text for line in (ui.learn_waits, ui.learned) if not line.isHidden()]
+    assert any(line.startswith("The new model was neither kept nor thrown away") for line in lines)
+
+
 def test_saved_scene_opens_as_it_was(window, models, volume, scene, tmp_path):
     node = volume()
     window.choose(node, models())

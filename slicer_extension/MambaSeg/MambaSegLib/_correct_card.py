@@ -16,6 +16,7 @@ from MambaSegLib._adapt import Box
 from MambaSegLib._at_once import AtOnce
 from MambaSegLib._background import Background
 from MambaSegLib._corrections import Correcting, State
+from MambaSegLib._details import Details
 from MambaSegLib._editor import Editor
 from MambaSegLib._results import Result, result_of, results, results_of
 from MambaSegLib._runs import Run
@@ -61,6 +62,7 @@ class CorrectCard:
         self._clock.setInterval(_SECOND_MS)
         self._clock.connect("timeout()", self._tell_saved)
         self.background = Background(wake, self._on_failed)
+        self._details = Details(ui.correct_details, ui.correct_waits, ui.saved)
         self._editor = Editor(ui.editor)
         self._at_once = AtOnce(ui, logic, track, self.lay)
         self.tour = Tour(ui, self._accept)
@@ -320,8 +322,9 @@ class CorrectCard:
         if has_changed:
             self._at_once.learn()
 
-    def _on_failed(self, sentence: str, _: str) -> None:
+    def _on_failed(self, sentence: str, details: str) -> None:
         """The thread could not do something."""
+        self._details.show(details)
         if self.correcting is None:
             self.wait_for(sentence)
         else:
@@ -374,6 +377,7 @@ class CorrectCard:
     def _show_state(self, state: State) -> None:
         if self.correcting is None:
             return
+        self._details.show("")
         is_news = (state.is_touched, state.versions) != (self.state.is_touched, self.state.versions)
         self.state = state
         counts = state.counts

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mambaseg import Progress, UserError, words
 from mambaseg.learn.lineage import Version
 from MambaSegLib._corrections import Correcting, State
+from MambaSegLib._details import Details
 from MambaSegLib._learning import Comparing, Learning, Lesson
 from MambaSegLib._runs import Listener, Run
 from MambaSegLib.Logic import MambaSegLogic
@@ -20,6 +21,10 @@ from MambaSegLib.Logic import MambaSegLogic
 __all__ = ["LearnCard"]
 
 _WAITS = "Correct or confirm something first."
+_ENDED = ("Learning was ended, because another result is corrected now. The corrections are kept; press Learn to learn "
+          "anew.")
+_UNDECIDED = ("The new model was neither kept nor thrown away before another result came to be corrected, so the old "
+              "one stays. The corrections are kept; press Learn to learn anew.")
 MINUTES = 2.0
 _CURVE_PX = (200, 44)
 _RIM_PX = 3
@@ -48,6 +53,8 @@ class LearnCard:
         self._run: Run | None = None
         self._look: Run | None = None
         self._losses: list[float] = []
+        self._ended = ""  # what became of a lesson that nobody saw the end of
+        self._details = Details(ui.learn_details, ui.learned)
         self.options: dict[str, Any] = {"minutes": MINUTES}
         ui.learn.connect("clicked(bool)", self.learn)
         ui.learn_stop.connect("clicked(bool)", self.stop)
@@ -67,12 +74,13 @@ class LearnCard:
     def use(self, correcting: Correcting | None, state: State) -> None:
         """Learn from the corrections of a result; None: of none."""
         if correcting is not self._correcting:
+            self._ended = _ENDED if self.is_busy else _UNDECIDED if self._lesson is not None else self._ended
             self.close()
             self._correcting = correcting
             self._learning = None if correcting is None else Learning(self._logic, correcting)
             self._comparing = None if correcting is None else Comparing(self._logic, correcting)
-            self._show("")
-        waits = "" if state.is_touched or self.is_busy or self._lesson is not None else _WAITS
+            self._show(self._ended)
+        waits = "" if state.is_touched or self.is_busy or self._lesson is not None else self._ended or _WAITS
         self._ui.learn_waits.setText(waits)
         self._ui.learn_waits.setVisible(bool(waits))
         self._ui.learn_body.setVisible(not waits)
@@ -82,6 +90,7 @@ class LearnCard:
         """Train on all corrections, in the background."""
         if self._learning is None or self.is_busy:
             return
+        self._ended = ""
         if self._lesson is not None:  # nobody decided to keep it
             self._learning.throw_away(self._lesson)
         self._forget_lesson()
@@ -131,7 +140,7 @@ class LearnCard:
     def _begin(self, *, is_end: bool) -> None:
         try:
             self._run = self._learning.start(
-                Listener(self._on_progress, self._on_finished, lambda sentence, _: self._over(sentence),
+                Listener(self._on_progress, self._on_finished, self._over,
                          lambda: self._on_stopped(has_judged=is_end)), is_end=is_end, **self.options)
         except UserError as error:
             self._show(str(error))
@@ -184,11 +193,11 @@ class LearnCard:
             self._look = None
         self._ui.compare.setVisible(can_compare)
 
-    def _over(self, line: str) -> None:
+    def _over(self, line: str, details: str = "") -> None:
         run, self._run = self._run, None
         if run is not None:
             run.close()
-        self._show(line)
+        self._show(line, details)
 
     def _forget_lesson(self) -> None:
         self._lesson = None
@@ -198,8 +207,9 @@ class LearnCard:
 
     # --- what is shown ---
 
-    def _show(self, line: str) -> None:
+    def _show(self, line: str, details: str = "") -> None:
         ui = self._ui
+        self._details.show(details)
         for control in (ui.learn, ui.learn_time):
             control.setVisible(not self.is_busy)
         for control in (ui.learn_stop, ui.learn_progress, ui.learn_line, ui.curve):

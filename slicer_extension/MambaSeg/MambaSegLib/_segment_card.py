@@ -13,6 +13,7 @@ from mambaseg import Progress, UserError, words
 from mambaseg.learn.project import data_folder
 from mambaseg.models import Model, bundled, listed, read_model, resolve
 from MambaSegLib._adapt import read_volume
+from MambaSegLib._details import Details
 from MambaSegLib._modality import mismatch
 from MambaSegLib._results import show_frames
 from MambaSegLib._runs import Listener, Run
@@ -60,14 +61,13 @@ class SegmentCard:
         self._run: Run | None = None
         self._order: Order | None = None
         self._question: Run | None = None
-        self._details = ""
+        self._details = Details(ui.details, ui.message)
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
         self._soon.setInterval(_SETTLE_MS)
         self._soon.connect("timeout()", self.estimate)
         ui.run.connect("clicked(bool)", self.run)
         ui.cancel.connect("clicked(bool)", self.cancel)
-        ui.details.connect("clicked(bool)", self.copy_details)
         ui.model.connect("currentIndexChanged(int)", self._on_model)
         ui.model.connect("activated(int)", self._on_activated)
         ui.about_model.connect("toggled(bool)", ui.model_card.setVisible)
@@ -214,17 +214,12 @@ class SegmentCard:
     def show_idle(self, message: str = "", details: str = "") -> None:
         """Nothing runs: the button segments; `message` says what came of the last run."""
         ui = self._ui
-        self._details = details
         ui.run.setVisible(True)
         for control in (ui.cancel, ui.progress, ui.progress_line):
             control.setVisible(False)
         ui.message.setText(message)
         ui.message.setVisible(bool(message))
-        ui.details.setVisible(bool(details))
-
-    def copy_details(self, *_: object) -> None:
-        """Put message, details and versions on the clipboard."""
-        qt.QApplication.clipboard().setText(words.bug_report(self._ui.message.text, self._details))
+        self._details.show(details)
 
     def close(self) -> None:
         """Forget everything at once."""
@@ -299,7 +294,7 @@ class SegmentCard:
             control.setVisible(True)
         ui.progress_line.setText(line)
         ui.message.setVisible(False)
-        ui.details.setVisible(False)
+        self._details.show("")
 
     def _on_estimate(self, estimate: Any) -> None:
         self._forget_question()
