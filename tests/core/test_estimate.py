@@ -102,6 +102,16 @@ def test_calibration_is_kept_for_the_next_process_and_never_needed(tmp_path: Pat
     assert estimate(volume(), model).seconds < 1000
 
 
+def test_a_run_corrects_what_was_measured_on_a_busier_machine(tmp_path: Path, cache: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.save_tiny(tmp_path / "m", channels=("MRI",), ndim=3, kind="classes")
+    estimate(volume(), model)
+    change_kept(cache, monkeypatch, window_s=1000.0)
+    segment(volume(), model)
+    monkeypatch.setattr(calibrate, "_known", {})  # the next process learns of it, too
+    assert estimate(volume(), model).seconds < 1000
+
+
 def test_mistakes_are_told_before_the_run(tmp_path: Path) -> None:
     model = tiny_models.save_tiny(tmp_path / "m", channels=("MRI",), ndim=3, kind="classes")
     with pytest.raises(UserError, match="2-D picture"):

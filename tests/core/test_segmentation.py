@@ -89,7 +89,8 @@ def test_the_record_is_plain_and_tells_what_ran(picture: Image, colour_model: Mo
     assert record["model"] == {"name": "tiny", "checksum": colour_model.checksum, "network": "umamba-bot",
                                "kind": "instances"}
     assert record["program"]["torch"] == torch.__version__
-    assert record["settings"] == {"device": "cpu", "precision": "float32", "tta": True, "roi": [[0, 20], [10, None]]}
+    assert record["settings"] == {"device": "cpu", "precision": "float32", "tta": True, "roi": [[0, 20], [10, None]],
+                                  "decoder": {"min_size": 4.0}}
     assert record["image"] == {"source": "spots.png", "axes": "CYX", "shape": [3, 45, 70], "dtype": "uint8",
                                "spacing": [0.5, 0.5], "unit": "um"}
     assert record["seconds"] > 0

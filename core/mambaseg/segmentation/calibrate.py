@@ -1,4 +1,4 @@
-"""How long a window takes on this machine and how much memory it wants: tried out once, then remembered."""
+"""How long a window takes on this machine and how much memory it wants: tried out once, corrected by each run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,13 @@ from mambaseg.machine import release_freed_memory
 from mambaseg.models import Model
 from mambaseg.predict.run import predict_logits
 
-__all__ = ["Calibration", "Gauge", "calibrate"]
+__all__ = ["Calibration", "Gauge", "calibrate", "observe"]
 
 _DAY_S = 86_400.0  # a figure from another day may be that of a busier machine
 _MAX_ENTRIES = 100
 _TIMED_S, _MAX_ROUNDS = 1.5, 5
+_FEWEST_WINDOWS = 8  # of a run that is learned from
+_TOLERATED = 0.25  # difference that changes nothing
 
 _known: dict[str, Calibration] = {}
 
@@ -84,8 +86,7 @@ def calibrate(part: Model, networks: Sequence[torch.nn.Module], device: torch.de
 
     Found in this process's memory, in a file of today in the user's cache, or by trying: a few windows, seconds.
     """
-    key = "|".join((part.checksum or part.name, str(len(networks)), str(part.plan.patch_size), str(device), precision,
-                    str(torch.get_num_threads()), torch.__version__, mambaseg.__version__, platform.node()))
+    key = _key(part, networks, device, precision)
     if key in _known:
         return _known[key], True
     stored = _read().get(key)
@@ -94,6 +95,25 @@ def calibrate(part: Model, networks: Sequence[torch.nn.Module], device: torch.de
     _known[key] = _measure(part, networks, device, precision)
     _write(_read() | {key: _known[key]})
     return _known[key], True
+
+
+def observe(part: Model, networks: Sequence[torch.nn.Module], device: torch.device, precision: str, seconds: float,
+            n_windows: int) -> None:
+    """Correct what is remembered by what a run took: it may have been tried out on a busier machine.
+
+    A few windows say too little: the first one of a process takes longer.
+    """
+    key = _key(part, networks, device, precision)
+    kept = _known.get(key) or _read().get(key)
+    if kept is None or n_windows < _FEWEST_WINDOWS or abs(seconds / n_windows / kept.window_s - 1) < _TOLERATED:
+        return
+    _known[key] = replace(kept, window_s=seconds / n_windows, measured_s=time.time())
+    _write(_read() | {key: _known[key]})
+
+
+def _key(part: Model, networks: Sequence[torch.nn.Module], device: torch.device, precision: str) -> str:
+    return "|".join((part.checksum or part.name, str(len(networks)), str(part.plan.patch_size), str(device), precision,
+                     str(torch.get_num_threads()), torch.__version__, mambaseg.__version__, platform.node()))
 
 
 def _measure(part: Model, networks: Sequence[torch.nn.Module], device: torch.device, precision: str) -> Calibration:

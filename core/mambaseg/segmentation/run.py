@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from mambaseg.predict.blend import probabilities_to_labels
 from mambaseg.predict.run import count_windows, predict
 from mambaseg.prepare import outline
 from mambaseg.progress import Clock, Progress, ProgressCallback, report
+from mambaseg.segmentation.calibrate import observe
 from mambaseg.segmentation.match import (
     COLOURS,
     check_values,
@@ -232,9 +234,14 @@ def _predict(stage: _Stage, frame: NDArray[Any], series: _Series, previous: NDAr
     for group in stage.groups:
         model = group.model
         series.begin_part()
+        start_s = time.perf_counter()
         found = predict(group.networks, frame, group.spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
                         mirror_axes=model.mirror_axes if tta else (), previous=previous,
                         foreground=model.foreground_labels if previous is not None else (), **settings)
+        if not tta:
+            device = choose_device(settings["device"])
+            precision = str(choose_precision(settings["precision"], device)).removeprefix("torch.")
+            observe(model, group.networks, device, precision, time.perf_counter() - start_s, series.n_windows)
         total = found if total is None else np.add(total, found, out=total)
     if total is None:
         raise ValueError("no group of networks")
@@ -330,6 +337,11 @@ class _Series:
         self._index = -1  # of the time point
         self._parts: list[int] = []  # windows of those to come at this time point
         self._before = self._begun = 0  # windows of what is over, and of the present part
+
+    @property
+    def n_windows(self) -> int:
+        """Of the present part."""
+        return self._begun
 
     def begin_frame(self, parts: list[int]) -> None:
         """Go on to the next time point, of which the parts have so many windows."""
