@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from mambaseg._errors import UserError
 
-__all__ = ["choose_device", "choose_precision", "keep_freed_memory", "peak_memory_bytes", "release_freed_memory"]
+__all__ = ["choose_device", "choose_precision", "keep_freed_memory", "peak_memory_bytes",
+           "precision_name", "release_freed_memory"]
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -56,6 +57,11 @@ def choose_precision(name: str, device: torch.device, training: bool = False) ->
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if training and device.type == "cpu" and _has_fast_bfloat16() else torch.float32
+
+
+def precision_name(name: str, device: torch.device) -> str:
+    """What prediction computes in, for records: "float32", "bfloat16"; see `choose_precision`."""
+    return str(choose_precision(name, device)).removeprefix("torch.")
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Clock", "Preview", "Progress", "ProgressCallback", "report"]
+__all__ = ["Clock", "Preview", "Progress", "ProgressCallback", "always", "report"]
 
 
 @dataclass(frozen=True)
@@ -74,3 +74,11 @@ def report(progress: ProgressCallback | None, update: Progress) -> None:
     """Pass `update` to the callback if there is one; whatever it raises (`Cancelled`) goes through."""
     if progress is not None:
         progress(update)
+
+
+def always(progress: ProgressCallback | None, update: Progress) -> ProgressCallback:
+    """A callback that passes `update` on whatever it is given: for work whose windows are no unit of its own.
+
+    So it can still be cancelled at each window.
+    """
+    return lambda _: report(progress, update)

@@ -69,7 +69,7 @@ class _Study:
     parent, ceiling : the untouched model, and one trained on all pictures of the new kind
     corrected : pictures that the user corrects, one a seed
     new, old : held-out pictures of the new kind, and of the parent's own
-    pace : iterations that stand for a minute
+    pace : how many iterations stand for a time
     policy : of fine-tuning; None: the default
     """
 

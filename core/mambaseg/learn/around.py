@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mambaseg.image import Image
 from mambaseg.models import Model
-from mambaseg.progress import Progress, ProgressCallback, report
+from mambaseg.progress import Progress, ProgressCallback, always
 from mambaseg.segmentation import Segmentation, segment
 
 __all__ = ["box_around", "segment_around"]
@@ -20,11 +19,7 @@ def segment_around(model: Model, image: Image, box: Sequence[tuple[int, int]], u
                    progress: ProgressCallback | None = None, keep_probabilities: bool = False) -> Segmentation:
     """`mambaseg.segment` of a part; `update` is reported again for every window, so that it can be cancelled there."""
     return segment(image, model, device=device, roi=list(box), keep_probabilities=keep_probabilities,
-                   progress=partial(_repeat, progress, update))
-
-
-def _repeat(progress: ProgressCallback | None, update: Progress, _: Progress) -> None:
-    report(progress, update)
+                   progress=always(progress, update))
 
 
 def box_around(mask: NDArray[np.bool_], model: Model) -> list[tuple[int, int]]:

@@ -194,7 +194,7 @@ def _settings(model: Model, example: Example, policy: Policy, kept: Split, minut
                     validate_every=policy.validate_every if kept.stopping else 10 * policy.validate_every,
                     n_validation_batches=4, foreground_share=policy.share_on_corrections,
                     other_looks=policy.other_looks,
-                    instance_target=Decoder(**model.decoder or {}).target)
+                    instance_target=Decoder.from_json(model.decoder or {}).target)
 
 
 def _learn(model: Model, network: nn.Module, found: Sequence[Example], labels: Sequence[NDArray[np.int32]],

@@ -228,7 +228,7 @@ class InstantSession:
         radii = np.zeros(0)
         if self.model.kind == "instances":
             radii = _radii(classes, self.model.plan.ndim)
-            classes = INSTANCE_TARGETS[Decoder(**self.model.decoder or {}).target].classes(classes)
+            classes = INSTANCE_TARGETS[Decoder.from_json(self.model.decoder or {}).target].classes(classes)
         random = np.random.default_rng(0)
         flat, is_known = classes.ravel(), known.ravel()
         chosen = [_some(np.flatnonzero(is_known & (flat == value)), _VOXELS_A_CLASS, random)

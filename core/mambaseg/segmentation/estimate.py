@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mambaseg.image import Grid, Image
 from mambaseg.instances import features
-from mambaseg.machine import choose_device, choose_precision
+from mambaseg.machine import choose_device, precision_name
 from mambaseg.models import Model, load_model
 from mambaseg.ops import warm_up
 from mambaseg.predict.run import Box, count_windows, to_frame
@@ -96,7 +96,7 @@ def estimate(image: Image | NDArray[Any] | str | Path, model: Model | str | Path
     _load_libraries(model)
     total = _Sum(seconds=time.perf_counter() - start)  # the run would have had to do all this
     where = choose_device(device)
-    dtype = str(choose_precision(precision, where)).removeprefix("torch.")
+    dtype = precision_name(precision, where)
     for stage, groups in stages:
         for part, networks in groups:
             spacing = stage_spacing(given, part, model, [])

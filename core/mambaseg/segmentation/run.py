@@ -16,7 +16,7 @@ from mambaseg import io
 from mambaseg._errors import ImageError, ModelError
 from mambaseg.image import Grid, Image
 from mambaseg.instances import Decoder, features, keep_largest_component
-from mambaseg.machine import choose_device, choose_precision
+from mambaseg.machine import choose_device, precision_name
 from mambaseg.models import Model, load_model
 from mambaseg.predict.blend import probabilities_to_labels
 from mambaseg.predict.run import count_windows, predict
@@ -131,7 +131,7 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
         frames.append(_Frame(labels, probabilities if keep_probabilities else None, table))
     labels, kept, table = _join(frames, given.has_time)
     settings = {"device": str(choose_device(device)), "tta": tta, "roi": _plain(roi),
-                "precision": str(choose_precision(precision, choose_device(device))).removeprefix("torch.")}
+                "precision": precision_name(precision, choose_device(device))}
     if model.kind == "instances":
         settings["decoder"] = suited.decoder
     described = describe_model(model)
@@ -240,8 +240,8 @@ def _predict(stage: _Stage, frame: NDArray[Any], series: _Series, previous: NDAr
                         foreground=model.foreground_labels if previous is not None else (), **settings)
         if not tta:
             device = choose_device(settings["device"])
-            precision = str(choose_precision(settings["precision"], device)).removeprefix("torch.")
-            observe(model, group.networks, device, precision, time.perf_counter() - start_s, series.n_windows)
+            observe(model, group.networks, device, precision_name(settings["precision"], device),
+                    time.perf_counter() - start_s, series.n_windows)
         total = found if total is None else np.add(total, found, out=total)
     if total is None:
         raise ValueError("no group of networks")

@@ -15,7 +15,7 @@ from mambaseg._errors import DatasetError, UserError
 from mambaseg.io.atomic import atomic_path
 from mambaseg.models import Model
 from mambaseg.nets.registry import PLANAR
-from mambaseg.progress import Clock, Progress, ProgressCallback, report
+from mambaseg.progress import Clock, Progress, ProgressCallback, always
 from mambaseg.segmentation import segment
 from mambaseg.train.dataset import CaseFiles, Dataset
 from mambaseg.train.prepared import check_room, identity, plain_name
@@ -88,12 +88,7 @@ def find_labels(data: Dataset, files: Sequence[CaseFiles], model: Model, folder:
     for index, case in enumerate(missing):
         now = Progress("Finding labels", index, len(missing), f"{case.name}, at low resolution",
                        seconds_left=clock.seconds_left(index))
-        found = segment(case.read_image(), working, device=device, progress=_always(progress, now)).labels
+        found = segment(case.read_image(), working, device=device, progress=always(progress, now)).labels
         with atomic_path(paths[case.name], found.nbytes) as temporary:
             np.save(temporary, found, allow_pickle=False)
     return paths
-
-
-def _always(progress: ProgressCallback | None, update: Progress) -> ProgressCallback:
-    """A callback that passes `update` on, whatever it is given: a window is no unit of this work."""
-    return lambda _: report(progress, update)

@@ -130,7 +130,7 @@ def _check_sizes(path: Path, file: BinaryIO) -> None:
     if n_bytes > _MAX_FILE_BYTES:
         raise ModelError(f"{path} has {n_bytes / 1e9:.1f} GB, but a checkpoint of these networks has at most "
                          f"{_MAX_FILE_BYTES / 1e9:.1f}; give the checkpoint alone.")
-    try:
+    try:  # what zipfile, pickletools and struct raise at a broken or hostile file
         _check_form(path, file, n_bytes)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, LookupError, MemoryError,
             OverflowError, struct.error) as error:
