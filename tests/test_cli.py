@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +219,17 @@ def test_models_are_described_and_checked(model: Path) -> None:
     assert (done.returncode, done.stdout.split()[-1]) == (0, "ok")
     assert "# Tiny tiny" in run("models", "show", model).stdout
     assert json.loads(run("models", "show", model, "--json").stdout)["name"] == "tiny"
+
+
+@pytest.mark.parametrize(("wanted", "policy"), [(None, "PASSIVE"), ("active", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+        model: Path, monkeypatch: pytest.MonkeyPatch, wanted: str | None, policy: str) -> None:
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "true")  # OpenMP itself says on stderr how it will wait
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if wanted is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", wanted)
+    told = run("models", "check", model).stderr
+    assert re.findall(r"OMP_WAIT_POLICY ?= ?'(\w+)'", told) == [policy]
 
 
 def wait_for(line: str, process: subprocess.Popen[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import mambaseg
+from mambaseg._courtesy import wait_quietly
 from mambaseg._errors import Cancelled, DatasetProblems, UserError
 from mambaseg.cli import (
     bench,
@@ -76,6 +77,7 @@ def start(context: typer.Context,
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process: 0 done, 2 wrong use or unusable input, 130 cancelled."""
+    wait_quietly()
     warnings.simplefilter("ignore")  # for developers; what matters to the user is raised or noted in the record
     logging.captureWarnings(capture=True)
     status = run(sys.argv[1:] if arguments is None else arguments)

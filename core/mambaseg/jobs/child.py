@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from mambaseg._courtesy import give_way, wait_quietly
 from mambaseg._errors import Cancelled, UserError
 from mambaseg.jobs.messages import decode, encode, progress_message
 from mambaseg.jobs.tasks import TASKS
@@ -28,6 +29,8 @@ _PARENT_GONE = 3
 
 def main() -> None:
     """Serve jobs until the parent goes away."""
+    give_way()
+    wait_quietly()
     wire = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not get between the messages
     child = _Child(wire)

@@ -123,10 +123,13 @@ class ChildProcess:
 
 
 def _own_group() -> dict[str, Any]:
-    """Options that keep the host's Ctrl-C from the child, and let all of its descendants be killed together."""
+    """Options that keep the host's Ctrl-C from the child, and let all of its descendants be killed together.
+
+    The group stays in the host's session, since Linux weighs priorities only within one, and the child gives way.
+    """
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NO_WINDOW}
-    return {"start_new_session": True}
+    return {"process_group": 0}
 
 
 def _with_children(process: psutil.Process) -> list[psutil.Process]:

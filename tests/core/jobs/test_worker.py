@@ -1,5 +1,6 @@
 """Real child processes: what a window may rely on while it only polls."""
 
+import os
 import subprocess
 import sys
 import time
@@ -327,6 +328,16 @@ def test_previews_arrive_as_they_were_sent(shared_worker: Worker, folder: Path, 
             rows, columns = (slice(first, first + n) for first, n in zip(piece.start, piece.labels.shape, strict=True))
             canvas[rows, columns] = piece.labels
     np.testing.assert_array_equal(canvas, segment(image, classes).labels)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities are compared as Linux has them")
+def test_the_child_lets_the_window_go_first(shared_worker: Worker, folder: Path, model: Path) -> None:
+    gather(shared_worker.start("segment", request(folder, picture(), model), folder))
+    child = child_of(shared_worker)
+    assert child.nice() > psutil.Process().nice()
+    sessions = {os.getsid(process.pid) for process in (child, psutil.Process())}
+    assert len(sessions) == 1  # Linux weighs priorities within a session alone
+    assert os.getpgid(child.pid) != os.getpgid(0)  # and a Ctrl-C for the window is none for the child
 
 
 def test_the_host_loads_no_torch() -> None:
