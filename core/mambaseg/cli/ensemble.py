@@ -18,7 +18,7 @@ def ensemble(
     name: Annotated[str | None, typer.Option("--name", help="Name of the model; left out: the folder's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
 ) -> None:
-    """Join models of the same classes into one that averages their probabilities."""
+    """Join models of the same classes: folds have their logits averaged, different models their probabilities."""
     from mambaseg.models.ensemble import make_ensemble  # brings torch, which a wrong option need not wait for
 
     made = make_ensemble(models, output, name)

@@ -1,4 +1,4 @@
-"""Several models in one package, whose probabilities are averaged."""
+"""Several models in one package, whose logits or probabilities are averaged."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mambaseg.models.alike import check_alike
 from mambaseg.models.catalogue import load_model
 from mambaseg.models.model import Member, Model
 from mambaseg.models.package import save_package
+from mambaseg.plan import Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +23,10 @@ __all__ = ["make_ensemble"]
 def make_ensemble(models: Sequence[Model | Path | str], output: Path | str, name: str | None = None) -> Model:
     """Make one package of several models of the same classes and channels, each with its own network and plan.
 
-    The probabilities of the models are averaged, each model counting once; folds within a model stay together, with
-    their logits averaged. So nnU-Net joins configurations (doi:10.1038/s41592-020-01008-z). Of a model that was
-    taught a new kind of pictures the network for these is taken; adapters are left out.
+    Networks of one kind and size whose plans prepare images alike, such as the folds of a cross-validation, have their
+    logits averaged; then probabilities are averaged, each such group counting once. So nnU-Net joins folds and
+    configurations (doi:10.1038/s41592-020-01008-z). Of a model that was taught a new kind of pictures the network for
+    these is taken; adapters are left out.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def make_ensemble(models: Sequence[Model | Path | str], output: Path | str, name
         if model.folder is not None and model.folder.resolve() == output:
             raise ModelError(f"{output} is one of the models themselves; give another folder for the ensemble.")
     first, *others = sorted(loaded, key=lambda model: -model.plan.ndim)  # stable: among equals the first given
-    members, states = _join(first, others)
+    members, states = _join([first, *others])
     title = name if name is not None else output.name
     made = dataclasses.replace(
         first, name=re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.") or "ensemble", title=title,
@@ -56,16 +58,26 @@ def make_ensemble(models: Sequence[Model | Path | str], output: Path | str, name
     return save_package(output, made, states[0], members=states[1:])
 
 
-def _join(first: Model, others: Sequence[Model]) -> tuple[list[Member], list[Mapping[str, Tensor]]]:
-    """The further networks, each model's in groups of their own, and the weights of all."""
-    members = list(first.members)
-    states: list[Mapping[str, Tensor]] = [network.state_dict() for network in first.build_all()]
-    for model in others:
-        n_groups = 1 + max((member.group for member in members), default=0)
-        members += [dataclasses.replace(
-            member, checksum="", group=n_groups + member.group,
-            plan=model.plan if member.plan is None else member.plan,
-            mirror_axes=model.mirror_axes if member.mirror_axes is None else member.mirror_axes)
-            for member in (Member(model.network, model.network_config), *model.members)]
-        states += [network.state_dict() for network in model.build_all()]
-    return members, states
+def _join(models: Sequence[Model]) -> tuple[list[Member], list[Mapping[str, Tensor]]]:
+    """The further networks, in groups of those that are alike, and the weights of all."""
+    members: list[Member] = []
+    leaders: list[Model] = []  # the first network of each group
+    for part in (part for model in models for part in model.parts.values()):
+        group = next((number for number, leader in enumerate(leaders) if _are_alike(leader, part)), len(leaders))
+        if group == len(leaders):
+            leaders.append(part)
+        own = (leaders[group].plan, leaders[group].mirror_axes) if group else (None, None)
+        members.append(Member(part.network, part.network_config, "", group, *own))
+    return members[1:], [network.state_dict() for model in models for network in model.build_all()]
+
+
+def _are_alike(one: Model, other: Model) -> bool:
+    """Whether two networks are of one kind and size and see the same of an image."""
+    first, second = ((part.network, part.network_config, part.mirror_axes, _seen(part.plan)) for part in (one, other))
+    return first == second
+
+
+def _seen(plan: Plan) -> Plan:
+    """A plan without what only training asks for, and without measured values that nothing is normalised by."""
+    measured = plan.intensities if "ct" in plan.normalisation else ()
+    return dataclasses.replace(plan, batch_size=1, batch_dice=False, intensities=measured)
