@@ -231,7 +231,7 @@ def lowres(full: Configuration, make: Callable[[Sequence[float], Sequence[int], 
         spacing = spacing * np.where(is_fine if is_fine.any() else True, 1.03, 1.0)
         shape = full.spacing / spacing * full.median_shape
         voxels = float(np.prod(shape))
-        rounded = [round(n) for n in shape.tolist()]
+        rounded = [max(1, round(n)) for n in shape.tolist()]  # two voxels may be coarsened away
         made = make(spacing.tolist(), rounded, voxels)
     if made is full or (drops_close and full_voxels / float(np.prod(made.median_shape)) < 2):
         return None

@@ -90,6 +90,9 @@ def plan_for_training(
     made = make(grid.spacing[-ndim:], grid.median_shape[-ndim:], math.prod(grid.median_shape))
     if is_lowres:
         made = _low(made, make, fingerprint.unit)
+    elif ndim == 3 and fingerprint.unit != "px":
+        low = lowres(made, make, _PLANNER.drops_close_lowres)
+        made = replace(made, batch_dice=low is not None)  # as nnU-Net: where a patch sees little of an image
     is_microscopy = instances or fingerprint.unit in ("px", "um")
     schemes = _schemes(channel_names or [""] * n_channels, is_microscopy)
     share = 1.0 if is_microscopy else fingerprint.median_relative_size
@@ -125,7 +128,7 @@ def _low(full: Configuration, make: Callable[[Sequence[float], Sequence[int], fl
         share = 100 * math.prod(full.size.patch) / math.prod(full.median_shape)
         raise DatasetError(f"At full resolution a patch already sees {min(share, 100):.0f} % of the usual image, so "
                            "there is no low resolution; train with --configuration 3d_fullres or 2d.")
-    return replace(low, batch_dice=False)
+    return low
 
 
 def _check(fingerprint: Fingerprint, ndim: int, n_channels: int, channel_names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from mambaseg._errors import DatasetError
 from mambaseg.plan.fingerprint import Fingerprint
 from mambaseg.plan.plan import Plan
+from mambaseg.plan.rules import to_plan
 from mambaseg.plan.training import plan_for_training
 
 
@@ -51,6 +52,41 @@ def test_standard_budget_follows_the_umamba_rule():
     picture = plan_for_training(fingerprint_of((520, 696), (1.0, 1.0), 500, unit="px"), 2, 1, budget="standard")
     assert picture.features_per_stage[:2] == (32, 64)
     assert max(picture.features_per_stage) == 512
+
+
+def assert_stock_plans(path):
+    """What nnU-Net 2.1.1 planned in 3-D for a fingerprint, the kind of Dice with it, is planned for training."""
+    fixture = json.loads(path.read_text())
+    described, plans = fixture["dataset_json"], fixture["plans"]["umamba_2.1.1_ExperimentPlanner"]
+    channels = [described["channel_names"][key] for key in sorted(described["channel_names"], key=int)]
+    names = {"3d_fullres", "3d_lowres"} & set(plans["configurations"])
+    for name in names:
+        made = plan_for_training(Fingerprint.from_json(fixture["fingerprint"]), 3, len(channels), budget="standard",
+                                 n_classes=len(described["labels"]), channel_names=channels,
+                                 is_lowres=name == "3d_lowres")
+        assert made == to_plan(plans, name), f"{path.stem} {name}"
+    return names
+
+
+def test_volumes_get_the_plans_of_the_committed_fixture(root):
+    path = root / "tests" / "data" / "nnunet_plans" / "lowres_dropped.json"
+    assert assert_stock_plans(path) == {"3d_fullres", "3d_lowres"}
+
+
+def test_volumes_get_the_plans_of_every_fixture(shared):
+    paths = sorted((shared / "nnunet" / "plans").glob("*.json"))
+    planned = [assert_stock_plans(path) for path in paths]
+    assert planned.count({"3d_fullres"}) >= 3  # without and with a low resolution
+    assert planned.count({"3d_fullres", "3d_lowres"}) >= 3
+
+
+def test_dice_is_over_the_batch_where_a_patch_sees_little_of_the_volume():
+    small, large = fingerprint_of((36, 50, 35), (1.0, 1.0, 1.0)), fingerprint_of((200, 200, 200), (1.0, 1.0, 1.0))
+    assert not plan_for_training(small, 3, 1).batch_dice
+    assert plan_for_training(large, 3, 1).batch_dice
+    assert not plan_for_training(large, 3, 1, is_lowres=True).batch_dice
+    unknown = fingerprint_of((200, 200, 200), (1.0, 1.0, 1.0), unit="px")  # no low resolution of these
+    assert not plan_for_training(unknown, 3, 1).batch_dice
 
 
 def test_known_pixel_sizes_are_used_and_unknown_ones_are_not():
