@@ -46,7 +46,8 @@ class BundledModel:
     network : name in `mambaseg.nets.NETWORKS`
     config : constructor arguments that go before those of the plan
     weigh : sets how often each case is drawn
-    binary_preset : the preset of `mambaseg.train.recipes` whose loss it takes, with one output; None: nnU-Net's
+    is_binary : one class against background, with one output
+    preset : of `mambaseg.train.recipes`, whose loss it takes; None: nnU-Net's
     """
 
     plan: Plan
@@ -57,7 +58,8 @@ class BundledModel:
     network: str = "umamba-bot"
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     weigh: Callable[[list[Case], dict[str, Any]], None] = lambda cases, info: None
-    binary_preset: str | None = None
+    is_binary: bool = False
+    preset: str | None = None
 
     def finished(self, model: Model, data: Dataset) -> Model:
         """The saved model with its words, decoder and scores."""
@@ -170,6 +172,14 @@ def scores_of(model: Model, data: Dataset) -> dict[str, Any]:
     return found.scores | {"interval": {key: [round(end, 4) for end in ends] for key, ends in interval.items()}}
 
 
+def score_organs(model: Model, data: Dataset) -> dict[str, Any]:
+    """How far the model agrees with the other program that drew its labels; one volume, so no score of quality."""
+    found = judge(model, data, "cpu").scores
+    return {"n_images": found["n_images"], "agreement": found["dice"],
+            "conventions": {"agreement": "Dice with the labels of TotalSegmentator on one volume; says nothing about "
+                                         "how right either is"}}
+
+
 ABDOMINAL_WINDOW = {"mean": 60.0, "std": 90.0, "percentile_00_5": -150.0, "percentile_99_5": 450.0}  # HU
 
 BUNDLED_MODELS = {
@@ -195,7 +205,13 @@ BUNDLED_MODELS = {
         {"title": "Polyps (endoscopy)", "licence": "CC-BY-4.0",
          "description": "Finds polyps in colour pictures of colonoscopy; not for diagnosis."},
         network="vmunetv2", config={"mid_channel": 24, "depths": [2, 2, 4, 0], "d_state": 8, "drop_path": 0.1},
-        binary_preset="polyp"),
+        is_binary=True, preset="polyp"),
+    "polyp-umamba": BundledModel(  # answers beside the VM-UNetV2 of polyp-endoscopy
+        plan_of(2, (24, 48, 96, 128, 144), patch_size=(128, 128), batch_size=8, batch_dice=True, fit="bilinear",
+                normalisation=("zscore",) * 3, use_mask_for_norm=(False,) * 3),
+        Settings(optimizer="adamw", rate=1e-3, pictures=True, average=0.995, foreground_share=0),
+        {"title": "Polyps (endoscopy), U-Mamba", "licence": "CC-BY-4.0",
+         "description": "Finds polyps in colour pictures of colonoscopy; not for diagnosis."}, is_binary=True),
     "hippocampus-mri": BundledModel(
         plan_of(3, (20, 40, 80, 160), patch_size=(40, 56, 40), batch_size=4, spacing=(1.0, 1.0, 1.0)),
         # mirrored left and right only: the other axes tell front from back
@@ -209,5 +225,5 @@ BUNDLED_MODELS = {
         Settings(optimizer="adamw", rate=1e-3, mirror_axes=(), average=0.99),
         {"title": "Organs (CT, demonstration)", "licence": "Apache-2.0",
          "description": "Shows how a CT is segmented: large organs of the belly, learned from one volume whose labels "
-                        "another program drew. Not for findings of any kind."}),
+                        "another program drew. Not for findings of any kind."}, score_organs),
 }

@@ -21,6 +21,7 @@ from bundled_models import BUNDLED_MODELS, BundledModel
 
 from mambaseg.instances import INSTANCE_TARGETS, Decoder
 from mambaseg.models import Model, load_model
+from mambaseg.models.ensemble import make_ensemble
 from mambaseg.models.package import save_package
 from mambaseg.nets import build
 from mambaseg.progress import Progress
@@ -85,6 +86,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--small-data", action=argparse.BooleanOptionalAction,
                         help="augmentation for few pictures; left out: the recipe's")
     parser.add_argument("--rescore", action="store_true", help="train nothing, score the bundled model anew")
+    parser.add_argument("--join", metavar="MODEL", help="train nothing, let this model answer beside the bundled one")
     parser.add_argument("--output", type=Path, help="folder of the package; left out: among the bundled ones")
     return parser.parse_args()
 
@@ -105,14 +107,29 @@ def rescored(name: str, recipe: BundledModel, data: Dataset) -> Model:
     """The bundled model with scores that are measured anew."""
     model = load_model(name)
     model = dataclasses.replace(model, scores=recipe.score(model, data))
-    return save_package(BUNDLED / name, model, model.built.state_dict(), half=True)
+    return saved(model, model, BUNDLED / name)
+
+
+def joined(recipe: BundledModel, data: Dataset, given: argparse.Namespace) -> Model:
+    """The bundled model and another as one package, with the training of each."""
+    parts = [load_model(given.name), load_model(given.join)]
+    made = make_ensemble(parts, given.runs / given.name / "joined")
+    training = {"members": [{"name": part.name, "network": part.network, **part.training} for part in parts]}
+    model = recipe.finished(dataclasses.replace(made, name=given.name, training=training), data)
+    return saved(model, made, given.output or BUNDLED / given.name)
+
+
+def saved(model: Model, source: Model, folder: Path) -> Model:
+    """A package as `model` describes it, of the networks of `source`."""
+    first, *others = [network.state_dict() for network in source.build_all()]
+    return save_package(folder, model, first, members=others, half=True)
 
 
 def trained(given: argparse.Namespace, recipe: BundledModel, data: Dataset) -> Model:
     """The model after training, saved."""
     work, objective = given.runs / given.name, None
-    if recipe.binary_preset is not None:
-        objective = recipes.objective(recipes.RECIPES[recipe.binary_preset], recipe.plan, data)
+    if recipe.preset is not None:
+        objective = recipes.objective(recipes.RECIPES[recipe.preset], recipe.plan, data)
     cases, validation = (prepare_cases(data, list(part), recipe.plan) for part in (data.train, data.validation))
     for part in (cases, validation):
         recipe.weigh(part, data.info)
@@ -135,9 +152,12 @@ def main() -> int:
     given = read_arguments()
     recipe = chosen(given)
     data = open_dataset(given.data)
-    if recipe.binary_preset is not None:
+    if recipe.is_binary:
         data = recipes.as_binary(data)
-    model = rescored(given.name, recipe, data) if given.rescore else trained(given, recipe, data)
+    if given.rescore:
+        model = rescored(given.name, recipe, data)
+    else:
+        model = joined(recipe, data, given) if given.join else trained(given, recipe, data)
     print(json.dumps(model.scores, indent=2))
     return 0
 

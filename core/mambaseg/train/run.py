@@ -129,6 +129,8 @@ def _work(output: Path) -> Path:
 def _train_cascade(job: _Job, output: Path, previous: Path | str | None, progress: ProgressCallback | None) -> Model:
     """Both stages one after the other; the first lies in the folder of the second's state, with its own state."""
     first = _work(output) / "lowres"
+    if job.resume and previous is not None:
+        _check_resumed(first, load_model(previous))
     half = dataclasses.replace(
         job.settings, minutes=None if job.settings.minutes is None else job.settings.minutes / 2,
         iterations=None if job.settings.iterations is None else max(1, job.settings.iterations // 2))
@@ -144,6 +146,13 @@ def _train_cascade(job: _Job, output: Path, previous: Path | str | None, progres
     is_trained_here = _work(first).is_dir()
     return _train_stage(dataclasses.replace(job, settings=half if is_trained_here else job.settings), output, progress,
                         load_model(first))
+
+
+def _check_resumed(first: Path, wanted: Model) -> None:
+    """Raise UserError where a training began with another first stage than the one that is wanted now."""
+    if (first / "model.json").is_file() and (began := load_model(first)).checksum != wanted.checksum:
+        raise UserError(f"This training began with {began.title} as its first stage, and {wanted.title} is another; "
+                        "resume without --previous, or train anew without --resume.")
 
 
 def _of_first_stage(progress: ProgressCallback | None, settings: Settings) -> ProgressCallback | None:

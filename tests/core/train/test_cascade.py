@@ -238,6 +238,10 @@ def test_a_given_first_stage_leaves_all_the_time_to_the_second(volumes: Path, tm
     again = mambaseg.train(volumes, output=tmp_path / "m", iterations=3, configuration=CASCADE, resume=True)
     assert again.training["iterations"] == 3
     assert again.stages[0].checksum == first.checksum
+    save_stage(tmp_path / "other", 2, spacing=(2.0, 2.0, 2.0))
+    with pytest.raises(UserError, match="began with .* as its first stage, and .* is another; resume without"):
+        mambaseg.train(volumes, output=tmp_path / "m", iterations=4, configuration=CASCADE, resume=True,
+                       previous=tmp_path / "other")
 
 
 @pytest.mark.parametrize(("options", "words"), [
