@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from mambaseg.learn import Corrections
 from mambaseg.learn.corrections import CONFIRMED, CORRECTED
+from napari_mambaseg._entrance import put_off_tools
 
 __all__ = ["rim_labels", "rim_layer"]
 
@@ -47,6 +48,7 @@ def rim_layer(rims: NDArray[np.int32], name: str, geometry: dict[str, Any]) -> L
     layer.colormap = DirectLabelColormap(color_dict={0: (0, 0, 0, 0), None: (1, 1, 1, 1)})
     layer.contour = 1
     layer.editable = False
+    put_off_tools(layer)  # for good
     return layer
 
 

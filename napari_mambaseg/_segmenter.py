@@ -16,6 +16,7 @@ from mambaseg import Image, Progress, UserError, jobs, words
 from mambaseg.models import Model
 from mambaseg.progress import Preview
 from napari_mambaseg._adapt import Source, to_image
+from napari_mambaseg._entrance import Entrance
 from napari_mambaseg._layers import (
     Outcome,
     finish_layer,
@@ -132,6 +133,7 @@ class Segmenter:
     def __init__(self, viewer: Any, session: Session) -> None:
         self._viewer = viewer
         self._session = session
+        self._entrance = Entrance(viewer)
         self._waiting: list[Order] = []
         self._order: Order | None = None
         self._run: Run | None = None
@@ -193,6 +195,7 @@ class Segmenter:
 
     def close(self) -> None:
         """Let go of the viewer."""
+        self._entrance.close()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         self._viewer.dims.events.point.disconnect(self._on_step)
 
@@ -217,9 +220,7 @@ class Segmenter:
             self._preview = preview_layer(order.source, f"{order.source.name} {words.things(order.model)}")
         paint_preview(self._preview, update.preview, order.given)
         if is_new:
-            # The one long pause of a run, and napari's own: about 0.2 s (0.9.2, a quiet machine) for the layer's
-            # controls and the visuals of its brush and polygon tools; tests/napari/test_runs.py prints it beside ours
-            self._viewer.add_layer(self._preview)
+            self._entrance.add(self._preview)
         elif time.monotonic() - self._drawn_s > _REDRAW_EVERY_S:
             self._preview.refresh(extent=False, thumbnail=False, highlight=False)
             self._drawn_s = time.monotonic()
@@ -230,7 +231,7 @@ class Segmenter:
             return
         if layer is None:
             layer = preview_layer(order.source, f"{order.source.name} {words.things(order.model)}")
-            self._viewer.add_layer(layer)
+            self._entrance.add(layer)
         finish_layer(layer, outcome, order.model)
         if order.replaces is not None and order.replaces in self._viewer.layers:
             self._remove(order.replaces)
