@@ -174,13 +174,14 @@ class Segmenter:
         shown.run.close()
         self.ended.emit("", "", False)
 
-    def decode(self, settings: Mapping[str, float]) -> None:
-        """Cut the latest result into objects anew; the network is not asked again."""
+    def decode(self, settings: Mapping[str, float]) -> bool:
+        """Cut the latest result into objects anew, if there is one; the network is not asked again."""
         shown = self.latest
         if shown is None or shown.outcome.probabilities is None or self.is_busy:
-            return
+            return False
         if self._decoding is not None:
             self._decoding.close()
+
         def request(folder: Path, check: Check) -> dict[str, Any]:
             if not np.array_equal(shown.layer.data, shown.outcome.found):
                 raise UserError(_CORRECTED)
@@ -192,6 +193,7 @@ class Segmenter:
         run = self._decoding = self._session.start("decode", request, finish, shown.run.folder)
         run.finished.connect(lambda outcome: self._redecoded(shown, outcome))
         run.failed.connect(self._on_decoding_failed)
+        return True
 
     def close(self) -> None:
         """Let go of the viewer."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from napari.layers import Shapes
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeyEvent, QShowEvent
-from qtpy.QtWidgets import QDockWidget, QFrame, QLabel, QLineEdit, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDockWidget, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from mambaseg import UserError, words
 from mambaseg.jobs import Worker
@@ -36,6 +36,7 @@ from napari_mambaseg._segmenter import Order, Segmenter, Shown
 from napari_mambaseg._session import Run, Session
 from napari_mambaseg._teaching import Teaching
 from napari_mambaseg._where import focus_point, part_of
+from napari_mambaseg._widgets.column import Column
 from napari_mambaseg._widgets.correct_card import CorrectCard
 from napari_mambaseg._widgets.image_choice import ImageChoice
 from napari_mambaseg._widgets.learn_card import LearnCard
@@ -45,6 +46,7 @@ __all__ = ["LearnPanel", "Panel"]
 
 _WAITS = "Segment something first."
 _REGION = "Region"
+_PLUGIN_NAMES = ("mambaseg", "MambaSeg")  # in a dock's title, as a script or a menu opens it
 
 
 class Panel(QWidget):
@@ -110,24 +112,14 @@ class Panel(QWidget):
             dock = dock.parentWidget()
         bar = dock.titleBarWidget() if dock is not None else None
         for title in bar.findChildren(QLabel) if bar is not None else ():
-            title.setText(title.text().removesuffix(" (mambaseg)"))
+            for name in _PLUGIN_NAMES:
+                title.setText(title.text().removesuffix(f" ({name})"))
 
     def _lay_out(self) -> None:
-        """The cards below one another, with a bar where the window is too low for them."""
-        inner = QWidget()
-        cards = QVBoxLayout(inner)
-        cards.setContentsMargins(4, 4, 4, 4)
-        for card in (self.segment, self.correct, self.learn):
-            cards.addWidget(card)
-        cards.addStretch()
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(inner)
+        self.column = Column((self.segment, self.correct, self.learn))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(area)
+        layout.addWidget(self.column)
         self.setMinimumWidth(260)
 
     def _wire(self) -> None:
@@ -147,7 +139,7 @@ class Panel(QWidget):
         card.run_bar.cancel_wanted.connect(self._on_cancel)
         card.run_bar.undo_wanted.connect(segmenter.undo)
         card.table.clicked.connect(self._show_table)
-        card.decoding.changed.connect(segmenter.decode)
+        card.decoding.changed.connect(self._on_decoding)
         segmenter.began.connect(self._on_began)
         segmenter.progressed.connect(card.run_bar.show_progress)
         segmenter.shown.connect(self._on_shown)
@@ -157,6 +149,9 @@ class Panel(QWidget):
         segmenter.ended.connect(self._on_ended)
         segmenter.failed.connect(show_problem)
         self.estimator.told.connect(self._on_estimate)
+        learner = self.teaching.learner
+        for news in (learner.began, learner.learned, learner.ended):
+            news.connect(lambda *_: self.column.bring(self.learn))
 
     def _meant(self) -> list[list[Any]]:
         """The chosen layers, image by image: each alone, or the channels of one."""
@@ -320,6 +315,12 @@ class Panel(QWidget):
                          can_decode=shown.outcome.probabilities is not None and model.kind == "instances")
         card.decoding.start_from(shown.outcome.record["settings"].get("decoder") or {}, words.size_unit(model))
         card.again.setVisible(self._has_result(self._meant()))
+
+    def _on_decoding(self, settings: Mapping[str, float]) -> None:
+        """The sliders were moved; they do not wait for an estimate."""
+        self.estimator.cancel()
+        if self.segmenter.decode(settings):
+            self.segment.run_bar.show_idle("Cutting into objects anew…", can_undo=True)
 
     def _on_ended(self, sentence: str, details: str, can_undo: bool) -> None:
         """Nothing runs any more."""

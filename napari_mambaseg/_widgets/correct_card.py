@@ -111,9 +111,11 @@ class CorrectCard(Card):
         counts = _row(self.counts, self.locked)
         adapt = _row(self.adapt, self.adapt_line)
         self.content.addWidget(self.about)
-        for row in (unsure, tools, counts, adapt):
-            self.content.addLayout(row)
-        self.content.addWidget(self.message)
+        self.content.addLayout(unsure)
+        self.content.addLayout(tools)
+        self.content.addWidget(self.message)  # in view where the window is low, and below the buttons that it is about
+        self.content.addLayout(counts)
+        self.content.addLayout(adapt)
         self.content.addWidget(self.saved, alignment=Qt.AlignmentFlag.AlignRight)
 
 

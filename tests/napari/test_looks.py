@@ -77,6 +77,15 @@ def test_no_text_is_cut_off(narrow: Any, theme: str) -> None:
     assert cut_off(panel) == []
 
 
+def test_what_learning_says_comes_into_view(narrow: Any, qtbot: Any) -> None:
+    panel = narrow.panel
+    column = panel.column.verticalScrollBar()
+    assert column.maximum() > 0  # the cards are higher than the window
+    column.setValue(0)
+    panel.teaching.learner.began.emit()
+    qtbot.waitUntil(lambda: not panel.learn.stop.visibleRegion().isEmpty(), timeout=20_000)
+
+
 def test_labels_are_to_be_seen_and_the_panel_is_drawn(narrow: Any) -> None:
     viewer, layer = narrow.viewer, narrow.panel.segmenter.latest.layer
     numbers = np.unique(layer.data)[1:]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QApplication, QMenu, QWidget
+from qtpy.QtWidgets import QApplication, QDockWidget, QLabel, QMenu, QWidget
 
 
 @pytest.fixture
@@ -36,6 +36,9 @@ def test_segment_menu_opens_the_panel(make_napari_viewer: Any, worker: Any, open
     docked = viewer.window._qt_window.findChild(QWidget, "mambaseg")
     qtbot.waitUntil(docked.isVisible)
     assert docked.findChild(QWidget, "run") is not None
+    dock = next(each for each in viewer.window._qt_window.findChildren(QDockWidget) if each.isAncestorOf(docked))
+    titles = [title.text() for title in dock.titleBarWidget().findChildren(QLabel)]
+    assert "Segment with U-Mamba" in titles  # without the plugin's name, for which a narrow dock has no room
 
 
 def test_plugins_menu_opens_the_panel(make_napari_viewer: Any, worker: Any, opened: Any) -> None:

@@ -234,8 +234,11 @@ def test_sliders_cut_the_result_anew(window: Any, qtbot: Any) -> None:
     shown.viewer.add_image(picture)
     layer = shown.segment()
     n_before, name = layer.data.max(), layer.name
+    said: list[str] = []
+    shown.panel.segment.decoding.changed.connect(lambda _: said.append(shown["message"].text()))
     shown["min_size"].setValue(shown["min_size"].maximum() * 3 // 4)
     qtbot.waitUntil(lambda: layer.data.max() < n_before, timeout=300_000)
+    assert said == ["Cutting into objects anew…"]
     sizes = np.bincount(layer.data.ravel())[1:]
     settings = shown.panel.segment.decoding.settings
     assert sizes.min() >= settings["min_size"]
