@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = {"umamba-bot": "U-Mamba Bot", "umamba-enc": "U-Mamba Enc", "nnunet": "nnU-Net, plain",
             "vmunetv2": "VM-UNetV2", "unetv2": "U-Net v2"}
@@ -68,11 +70,13 @@ class Line:
 
 def write_table(runs: Path, minutes: float, path: Path) -> None:
     """All results so far as Markdown."""
+    n_threads = torch.get_num_threads()
+    threads = "one core" if n_threads == 1 else f"{n_threads} cores"
     parts = [f"""# A fair table
 
 Five networks on the same split, for the same time, by the same recipe (`{Path(__file__).name}`): {minutes:g} minutes
-each of training on one machine ({platform.machine()}), AdamW from 1e-3 with a cosine, nnU-Net's losses, sampling and
-augmentation, random weights at the start, the patch and batch that `mambaseg train` plans for a CPU. The planar
+each of training on {threads} of one machine ({platform.machine()}), AdamW from 1e-3 with a cosine, nnU-Net's losses,
+sampling and augmentation, random weights at the start, the patch and batch that `mambaseg train` plans for a CPU. The planar
 networks learn and find volumes slice by slice. In brackets the middle 95 % over the held-out cases drawn anew
 (bootstrap): it says how much depends on the choice of cases, not on the seed. The two U-Mambas and nnU-Net's network
 have the small plan's size, the other two that of their papers, so they see fewer patches in the same time. Nothing was
