@@ -76,8 +76,8 @@ def write_table(runs: Path, minutes: float, path: Path) -> None:
 
 Five networks on the same split, for the same time, by the same recipe (`{Path(__file__).name}`): {minutes:g} minutes
 each of training on {threads} of one machine ({platform.machine()}), AdamW from 1e-3 with a cosine, nnU-Net's losses,
-sampling and augmentation, random weights at the start, the patch and batch that `mambaseg train` plans for a CPU. The planar
-networks learn and find volumes slice by slice. In brackets the middle 95 % over the held-out cases drawn anew
+sampling and augmentation, random weights at the start, the patch and batch that `mambaseg train` plans for a CPU. The
+planar networks learn and find volumes slice by slice. In brackets the middle 95 % over the held-out cases drawn anew
 (bootstrap): it says how much depends on the choice of cases, not on the seed. The two U-Mambas and nnU-Net's network
 have the small plan's size, the other two that of their papers, so they see fewer patches in the same time. Nothing was
 tuned for any of them.
