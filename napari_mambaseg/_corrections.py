@@ -26,7 +26,7 @@ from mambaseg.learn.corrections import Counts
 from mambaseg.learn.undo import Steps
 from napari_mambaseg._adapt import Reading, to_image
 from napari_mambaseg._background import Background, timer
-from napari_mambaseg._layers import recolour
+from napari_mambaseg._layers import n_objects, recolour
 from napari_mambaseg._rims import rim_labels, rim_layer
 from napari_mambaseg._segmenter import Order, Shown
 from napari_mambaseg._where import part_of
@@ -62,6 +62,7 @@ class Picture:
     shown: Shown | None = None
     saved_s: float | None = None
     counts: Counts = field(default_factory=Counts)
+    n_objects: int | None = None  # None: of classes, and where the image is too large to count
     problem: str = ""
     rims: Any = None
     wants_rims: bool = True
@@ -323,18 +324,21 @@ class Corrector:
             self._recount_one(picture)
 
     def _recount_one(self, picture: Picture) -> None:
-        is_rimmed = self.keep_locked and math.prod(picture.image.view.shape) <= _MOST_RIMMED
+        image, is_small = picture.image, math.prod(picture.image.view.shape) <= _MOST_RIMMED
+        is_counted = is_small and picture.order.model.kind == "instances"
+        n_time = len(image.view.shape) - len(picture.reading.spatial)
 
-        def count() -> tuple[Counts, NDArray[np.int32] | None]:
-            if not is_rimmed:
-                return picture.image.counts(), None
-            corrections = picture.image.corrections()
-            return corrections.counts(), rim_labels(corrections) if corrections.locked.any() else None
+        def count() -> tuple[Counts, int | None, NDArray[np.int32] | None]:
+            n_found = n_objects(image.labels(), n_time) if is_counted else None
+            if not is_small or not self.keep_locked:
+                return image.counts(), n_found, None
+            corrections = image.corrections()
+            return corrections.counts(), n_found, rim_labels(corrections) if corrections.locked.any() else None
 
-        def show(found: tuple[Counts, NDArray[np.int32] | None]) -> None:
+        def show(found: tuple[Counts, int | None, NDArray[np.int32] | None]) -> None:
             if picture in self.pictures:
-                picture.counts = found[0]
-                self._show_rims(picture, found[1])
+                picture.counts, picture.n_objects, rims = found
+                self._show_rims(picture, rims)
                 self.counted.emit(picture)
 
         self.background.do(count, show, self.failed.emit)

@@ -17,8 +17,9 @@ from napari_mambaseg._corrections import Corrector
 from napari_mambaseg._layers import labels_layer
 from napari_mambaseg._segmenter import Order
 from napari_mambaseg._widgets.correct_card import CorrectCard
+from napari_mambaseg._writer import RECORD
 
-__all__ = ["GoingOn"]
+__all__ = ["GoingOn", "record_setting"]
 
 _MOST_LOOKED_UP_BYTES = 2**28  # of an image, to see whether it was corrected before
 
@@ -87,8 +88,9 @@ class GoingOn:
         except UserError:  # that model has gone; the chosen one will do
             name = order.model_name
         image.kind = order.model.kind
-        layer = labels_layer(image.labels(), order.source, f"{order.source.name} {words.things(order.model)}",
-                             order.model.kind)
+        layer = labels_layer(image.labels(), order.source, order.result_name, order.model.kind)
+        record = project.settings.get(record_setting(image))
+        layer.metadata = {RECORD: record} if record else {}
         self._viewer.add_layer(layer)
         self._corrector.resume(layer, order, image, project)
         self._use_model(name, False)
@@ -152,6 +154,11 @@ class GoingOn:
                              f"{_times(shape)}; choose the labels that belong to the image.", "")
             return
         self._corrector.take(layer, order, layer.data)
+
+
+def record_setting(image: ProjectImage) -> str:
+    """Under which name a project keeps the record of the run that an image's labels began with."""
+    return f"record of {image.identity.checksum}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

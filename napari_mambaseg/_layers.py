@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from napari_mambaseg._writer import RECORD
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Outcome", "finish_layer", "labels_layer", "outcome_of", "paint_preview", "preview_layer",
+__all__ = ["Outcome", "finish_layer", "labels_layer", "n_objects", "outcome_of", "paint_preview", "preview_layer",
            "probability_layer", "recolour", "warm_up"]
 
 _OPACITY = 0.55
@@ -42,7 +42,8 @@ class Outcome:
     ----------
     labels : the layer's axes without channels; the layer will show and change this array
     found : the same labels, to tell later what the user corrected
-    features : one row an object, its number in the column "index"; None for classes and regions
+    features : one row an object, its number in the column "index"; None for classes and regions. Without a time axis
+        the row of a number is at its place, that of the background the first, as napari's table takes for granted
     colours : uint8, (largest label + 1, 3)
     record : of the run
     probabilities : (output, *axes of the labels given to the model), mapped from a file; None unless kept
@@ -54,6 +55,12 @@ class Outcome:
     colours: NDArray[np.uint8]
     record: dict[str, Any]
     probabilities: NDArray[np.float32] | None
+
+    def after(self, run: Outcome) -> Outcome:
+        """These objects as found again in what a run's network said, whose probabilities and settings stay."""
+        record = {**run.record, **self.record, "seconds": run.record["seconds"],
+                  "settings": {**run.record["settings"], **self.record["settings"]}}
+        return replace(self, probabilities=run.probabilities, record=record)
 
 
 def outcome_of(answer: dict[str, Any], folder: Path, source: Source, part: tuple[slice, ...]) -> Outcome:
@@ -72,10 +79,18 @@ def outcome_of(answer: dict[str, Any], folder: Path, source: Source, part: tuple
         labels = whole
     features = result.features
     if features is not None:
-        features = features.rename(columns={"label": "index"})
+        features = _in_place(features.rename(columns={"label": "index"}))
     record = result.record | {"layer": {"name": source.name, "axes": source.reading.labels_axes}}
     colours = _colours(labels, record["model"]["kind"])
     return Outcome(labels, labels.copy(), features, colours, record, result.probabilities)
+
+
+def _in_place(features: pd.DataFrame) -> pd.DataFrame:
+    """A row for each number from 0: a click in napari's table selects the label that is the row's place."""
+    if "frame" in features.columns:  # the numbers of one time point are those of the others, too
+        return features
+    n_rows = int(features["index"].max()) + 1 if len(features) else 1
+    return features.set_index("index").reindex(range(n_rows)).reset_index()
 
 
 def warm_up() -> None:
@@ -145,6 +160,23 @@ def probability_layer(outcome: Outcome, source: Source, part: tuple[slice, ...])
     values[part] = sure.reshape(values[part].shape)
     return ImageLayer(values, name=f"{source.name} probability", colormap="magma", blending="additive",
                       contrast_limits=(0, 1), visible=False, **source.geometry)
+
+
+def n_objects(labels: NDArray[Any], n_time: int) -> int:
+    """How many objects there are, time points counted one by one; plane by plane, so that the window can draw between.
+
+    Parameters
+    ----------
+    labels : (*S)
+    n_time : how many axes come before the spatial ones
+    """
+    n_found = 0
+    for frame in labels.reshape(-1, *labels.shape[n_time:]):
+        is_there = np.zeros(int(frame.max(initial=0)) + 1, bool)
+        for plane in frame.reshape(-1, *frame.shape[-2:]):
+            is_there[plane] = True
+        n_found += int(is_there[1:].sum())
+    return n_found
 
 
 def _colours(labels: NDArray[Any], kind: str) -> NDArray[np.uint8]:

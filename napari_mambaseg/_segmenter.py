@@ -60,6 +60,11 @@ class Order:
     replaces: Any = None
 
     @property
+    def result_name(self) -> str:
+        """What its labels are called in the layer list."""
+        return f"{self.source.name} {words.things(self.model)}"
+
+    @property
     def given(self) -> tuple[slice, ...]:
         """The part of the layer's labels that the model gets to see.
 
@@ -181,6 +186,7 @@ class Segmenter:
             return False
         if self._decoding is not None:
             self._decoding.close()
+        former = shown.outcome
 
         def request(folder: Path, check: Check) -> dict[str, Any]:
             if not np.array_equal(shown.layer.data, shown.outcome.found):
@@ -188,7 +194,7 @@ class Segmenter:
             return {"image": "image", "model": shown.order.model_name, "decoder": dict(settings)}
 
         def finish(answer: dict[str, Any], folder: Path) -> Outcome:
-            return outcome_of(answer, folder, shown.order.source, shown.order.given)
+            return outcome_of(answer, folder, shown.order.source, shown.order.given).after(former)
 
         run = self._decoding = self._session.start("decode", request, finish, shown.run.folder)
         run.finished.connect(lambda outcome: self._redecoded(shown, outcome))
@@ -219,7 +225,7 @@ class Segmenter:
             return
         order, is_new = self._order, self._preview is None
         if is_new:
-            self._preview = preview_layer(order.source, f"{order.source.name} {words.things(order.model)}")
+            self._preview = preview_layer(order.source, order.result_name)
         paint_preview(self._preview, update.preview, order.given)
         if is_new:
             self._entrance.add(self._preview)
@@ -232,11 +238,12 @@ class Segmenter:
         if order is None or run is None:
             return
         if layer is None:
-            layer = preview_layer(order.source, f"{order.source.name} {words.things(order.model)}")
+            layer = preview_layer(order.source, order.result_name)
             self._entrance.add(layer)
         finish_layer(layer, outcome, order.model)
         if order.replaces is not None and order.replaces in self._viewer.layers:
             self._remove(order.replaces)
+            layer.name = order.result_name  # which was taken so far
         shown = Shown(layer, order, outcome, run)
         probabilities = probability_layer(outcome, order.source, order.given) if order.with_probabilities else None
         if probabilities is not None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from qtpy.QtWidgets import QWidget
 
 from mambaseg import UserError, words
 from napari_mambaseg._adapting import Adapter
 from napari_mambaseg._corrections import Corrector, Picture
-from napari_mambaseg._going_on import GoingOn
+from napari_mambaseg._going_on import GoingOn, record_setting
 from napari_mambaseg._learning import Learner, Lesson, new_labels
 from napari_mambaseg._notify import show_problem
 from napari_mambaseg._objects import Clicks
+from napari_mambaseg._saving import ask_where, save_labels
 from napari_mambaseg._segmenter import Order, Shown
 from napari_mambaseg._session import Session
 from napari_mambaseg._unsure import Tour
@@ -106,6 +109,7 @@ class Teaching:
         self.adapter.failed.connect(self._fail)
         card.confirm.clicked.connect(lambda: self.confirm())
         card.unsure.clicked.connect(lambda: self.show_unsure())
+        card.save.clicked.connect(lambda: self._save())
         card.split.clicked.connect(lambda: self._click("split"))
         card.merge.clicked.connect(lambda: self._click("merge"))
         card.locked.toggled.connect(self._on_locked)
@@ -144,13 +148,33 @@ class Teaching:
     def _remember(self, picture: Picture) -> None:
         """What the next start needs to go on here."""
         path = picture.order.source.path
-        self.corrector.background.do(
-            lambda: picture.project.save_settings(model=picture.order.model_name, path=str(path) if path else ""),
-            lambda _: None, self._fail)
+        settings: dict[str, Any] = {"model": picture.order.model_name, "path": str(path) if path else ""}
+        if picture.shown is not None:
+            settings[record_setting(picture.image)] = picture.shown.outcome.record
+        self.corrector.background.do(lambda: picture.project.save_settings(**settings), lambda _: None, self._fail)
+
+    def _save(self) -> None:
+        """Write what is corrected where the user says."""
+        picture = self.corrector.current
+        path = None if picture is None else ask_where(self._correct, picture)
+        if picture is None or path is None:
+            return
+        self.corrector.flush(picture)
+        data, meta, _ = picture.layer.as_layer_data_tuple()
+        labels = np.array(data)
+        self._correct.show_message("Saving…")
+        self.corrector.background.do(lambda: save_labels(path, labels, meta, picture), self._on_saved, self._fail)
+
+    def _on_saved(self, files: list[str]) -> None:
+        names = [Path(file).name for file in files]
+        said = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+        self._correct.show_message(f"Saved {said}.")
 
     def _on_counted(self, picture: Picture) -> None:
         if picture is self.corrector.current:
             self._correct.show_counts(picture.counts)
+            if picture.n_objects is not None:
+                self._correct.show_found(words.found({"n_objects": picture.n_objects}))
 
     def _on_not_kept(self, sentence: str, details: str) -> None:
         picture = self.corrector.current

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QWidget
 
 from mambaseg import words
@@ -42,6 +42,8 @@ class CorrectCard(Card):
                                "the model would after learning from it.")
         self.adapt_line = QLabel()
         self.adapt_line.setObjectName("adapt_line")
+        self.save = push_button("Save labels…", "save", "Writes the labels as a picture or a volume, and beside it "
+                                "a table of the objects and a record of what ran.")
         self.message = label(name="correct_message")
         self.resume = QWidget()
         self.resume.setObjectName("resume")
@@ -116,7 +118,7 @@ class CorrectCard(Card):
         self.content.addWidget(self.message)  # in view where the window is low, and below the buttons that it is about
         self.content.addLayout(counts)
         self.content.addLayout(adapt)
-        self.content.addWidget(self.saved, alignment=Qt.AlignmentFlag.AlignRight)
+        self.content.addLayout(_row(self.save, self.saved))
 
 
 def _row(first: QWidget, *others: QWidget) -> QHBoxLayout:

@@ -19,6 +19,7 @@ from mambaseg.learn.corrections import CONFIRMED, CORRECTED
 from mambaseg.learn.journal import JournalError
 from napari_mambaseg._adapt import source_of, to_image
 from napari_mambaseg._objects import merge_objects, split_object
+from napari_mambaseg._writer import RECORD
 
 
 @pytest.fixture
@@ -200,8 +201,11 @@ def test_split_and_merge_by_two_clicks(desk: Any) -> None:
     assert (shown.layer.data[25, 12:27] == 7).all()
     assert (shown.layer.data[25, 33:48] == 8).all()
     assert not shown.window["split_objects"].isChecked()
+    about = shown.window["about_correcting"]
+    shown.qtbot.waitUntil(lambda: about.text().startswith("2 objects. "), timeout=20_000)
     shown.layer.undo()
     assert sorted(np.unique(shown.layer.data)) == [0, 7]
+    shown.qtbot.waitUntil(lambda: about.text().startswith("1 object. "), timeout=20_000)
     shown.layer.redo()
     shown.window.click("merge_objects")
     shown.click(25, 15)
@@ -313,6 +317,7 @@ def test_work_goes_on_where_it_stopped(desk: Any, window: Any) -> None:
     shown.layer.selected_label, shown.layer.mode = 2, "paint"
     shown.drag((20, 20), (20, 40))
     left, picture = shown.layer.data.copy(), shown.window.viewer.layers["cells"].data
+    record = shown.layer.metadata[RECORD]
     shown.window.viewer.close()
     again = window(show=True)
     assert not again["go_on"].isVisible()
@@ -322,6 +327,7 @@ def test_work_goes_on_where_it_stopped(desk: Any, window: Any) -> None:
     again.click("go_on")
     layer = again.panel.teaching.corrector.current.layer
     np.testing.assert_array_equal(layer.data, left)
+    assert layer.metadata[RECORD] == record
     assert again["resume"].isHidden()
     layer.paint((50, 50), 1)  # a script's stroke is told before its voxels change, so it is kept a moment later
     kept = again.panel.teaching.corrector.current.image

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mambaseg.models import read_model
+from napari_mambaseg._layers import n_objects
 
 
 def test_table_names_each_class_by_the_label_that_it_is_painted_with(window: Any, tmp_path: Path) -> None:
@@ -21,3 +22,9 @@ def test_table_names_each_class_by_the_label_that_it_is_painted_with(window: Any
     assert layer.features["class"].tolist() == ["background", "front", "back"]
     for values, n_voxels in zip(read_model(tmp_path / "model").class_labels, layer.features["voxels"], strict=True):
         assert n_voxels == np.isin(layer.data, values).sum()
+
+
+def test_objects_of_time_points_are_counted_one_by_one() -> None:
+    labels = np.array([[[0, 1, 1, 5]], [[5, 0, 0, 0]]])
+    assert n_objects(labels, 0) == 2
+    assert n_objects(labels, 1) == 3

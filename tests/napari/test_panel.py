@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSlider
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QSlider, QTableView
 from skimage import data
 
 import mambaseg
@@ -27,8 +27,8 @@ def test_labels_are_those_of_python_voxel_for_voxel(window: Any, picture: Any) -
     expected = mambaseg.segment(mambaseg.Image.from_array(picture), "nuclei-2d")
     assert expected.labels.max() > 20
     np.testing.assert_array_equal(layer.data, expected.labels)
-    assert layer.features["index"].tolist() == expected.features["label"].tolist()
-    np.testing.assert_allclose(layer.features["confidence"], expected.features["confidence"])
+    assert layer.features["index"].tolist() == [0, *expected.features["label"]]  # a row for the background
+    np.testing.assert_allclose(layer.features["confidence"][1:], expected.features["confidence"])
     assert layer.name == "tissue nuclei"
     assert layer.metadata[RECORD]["model"] == expected.record["model"]
     assert shown["message"].text().startswith(f"{expected.labels.max()} objects in ")
@@ -202,6 +202,45 @@ def test_probabilities_become_a_layer(window: Any, models: Any) -> None:
     assert tuple(layer.scale) == (2, 2)
 
 
+def test_click_in_the_table_selects_the_object(window: Any, models: Any, qtbot: Any) -> None:
+    shown = window(show=True)
+    shown.viewer.add_image(np.random.default_rng(0).random((96, 96)))
+    shown.choose_model(models(channels=("grey",)))
+    layer = shown.segment()
+    shown.click("table")
+    table = shown.viewer.window._qt_window.findChild(QTableView)
+    qtbot.waitUntil(table.isVisible)
+    numbers = [table.model().index(row, 0).data() for row in range(table.model().rowCount())]
+    assert [int(number) for number in numbers] == list(range(layer.data.max() + 1))
+    for number in (3, 1):
+        place = table.visualRect(table.model().index(number, 1)).center()
+        qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+        assert layer.selected_label == number
+
+
+def test_model_used_last_is_offered_first(window: Any, models: Any) -> None:
+    shown = window()
+    shown.viewer.add_image(np.random.default_rng(0).random((40, 44)))
+    folder = models(channels=("grey",), kind="classes")
+    shown.choose_model(folder)
+    shown.segment()
+    again = window()
+    assert again.panel.segment.model.name == folder
+    assert again["model"].findText("Nuclei (2-D)") >= 0  # those that come along are there, too
+
+
+def test_key_shows_outlines_and_back(window: Any, models: Any, qtbot: Any) -> None:
+    shown = window(show=True)
+    shown.viewer.add_image(np.random.default_rng(0).random((40, 44)))
+    shown.choose_model(models(channels=("grey",), kind="classes"))
+    layer = shown.segment()
+    canvas = shown.viewer.window._qt_viewer.canvas.native
+    for contour in (2, 0):
+        canvas.setFocus()
+        qtbot.keyClick(canvas, Qt.Key.Key_O)
+        assert layer.contour == contour
+
+
 def test_replace_add_and_undo(window: Any, models: Any) -> None:
     shown = window()
     shown.viewer.add_image(np.random.default_rng(0).random((40, 44)))
@@ -211,6 +250,7 @@ def test_replace_add_and_undo(window: Any, models: Any) -> None:
     second = shown.segment()
     assert first not in shown.viewer.layers
     assert second in shown.viewer.layers
+    assert second.name == first.name
     shown.click("undo")
     assert first in shown.viewer.layers
     assert second not in shown.viewer.layers

@@ -18,6 +18,7 @@ from skimage import data
 
 import mambaseg
 from napari_mambaseg._session import Session
+from napari_mambaseg._writer import RECORD
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ def test_sliders_cut_the_result_anew(window: Any, qtbot: Any) -> None:
     picture = data.immunohistochemistry()[100:292, 150:342]
     shown.viewer.add_image(picture)
     layer = shown.segment()
-    n_before, name = layer.data.max(), layer.name
+    before, n_before, name = layer.data.copy(), layer.data.max(), layer.name
     said: list[str] = []
     shown.panel.segment.decoding.changed.connect(lambda _: said.append(shown["message"].text()))
     shown["min_size"].setValue(shown["min_size"].maximum() * 3 // 4)
@@ -242,8 +243,13 @@ def test_sliders_cut_the_result_anew(window: Any, qtbot: Any) -> None:
     sizes = np.bincount(layer.data.ravel())[1:]
     settings = shown.panel.segment.decoding.settings
     assert sizes.min() >= settings["min_size"]
-    assert len(layer.features) == layer.data.max()
+    assert len(layer.features) == 1 + layer.data.max()
     assert (layer.name, shown["message"].text()) == (name, f"{layer.data.max()} objects")
+    record = layer.metadata[RECORD]
+    assert record["settings"]["decoder"]["min_size"] == settings["min_size"]
+    assert "tta" in record["settings"]  # of the run, which the sliders did not repeat
+    shown["min_size"].setValue(shown["min_size"].maximum() // 2)
+    qtbot.waitUntil(lambda: np.array_equal(layer.data, before), timeout=300_000)  # and any number of times
 
 
 def test_sliders_leave_corrections_alone(window: Any, problems: list[str], qtbot: Any) -> None:
