@@ -29,7 +29,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     os.environ["MAMBASEG_DATA"] = tempfile.mkdtemp()  # no corrections of an earlier day
     viewer, panel = open_window("light")
-    wait_until(lambda: bool(panel.segment.estimate.text()))
+    wait_until(lambda: panel.segment.estimate.text().startswith("Will take about"))
     panel.run()
     wait_until(lambda: "Window 4" in panel.segment.run_bar.progress_line.text())
     wait(0.3)
@@ -39,7 +39,7 @@ def main() -> None:
     viewer.scene.camera.zoom *= 1.6
     panel.segmenter.latest.layer.contour = 2
     panel.segmenter.latest.layer.opacity = 1.0
-    wait_until(lambda: bool(panel.segment.estimate.text()))
+    wait_until(lambda: panel.segment.estimate.text().startswith("Will take about"))
     save(viewer, "napari-result")
     correct(viewer, panel)
     save(viewer, "napari-correct")

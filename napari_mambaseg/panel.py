@@ -46,6 +46,7 @@ __all__ = ["LearnPanel", "Panel"]
 
 _WAITS = "Segment something first."
 _REGION = "Region"
+_ESTIMATING = "Estimating time and memory…"
 _PLUGIN_NAMES = ("mambaseg", "MambaSeg")  # in a dock's title, as a script or a menu opens it
 
 
@@ -133,7 +134,7 @@ class Panel(QWidget):
         card.model.chosen.connect(self._on_model)
         card.model.folder_chosen.connect(self._on_folder)
         card.place.chosen.connect(self._on_place)
-        card.mirror.toggled.connect(lambda _: self._soon.start())
+        card.mirror.toggled.connect(lambda _: self._estimate_soon())
         card.open_sample.clicked.connect(lambda: self._viewer.open_sample("mambaseg", "tissue"))
         card.run_bar.run_wanted.connect(self.run)
         card.run_bar.cancel_wanted.connect(self._on_cancel)
@@ -212,8 +213,9 @@ class Panel(QWidget):
             self._show_reading(meant[0])
         except UserError as error:
             card.read_as.show_reading(None, (), 1, str(error))
+            card.show_estimate("")
             return
-        self._soon.start()
+        self._estimate_soon()
 
     def _show_reading(self, layers: list[Any]) -> None:
         """Say how an image is read, and offer what suits it."""
@@ -260,7 +262,7 @@ class Panel(QWidget):
         """Another model is meant; it may want the channels in another order."""
         if self.segment.image.is_one:
             self._on_image()
-        self._soon.start()
+        self._estimate_soon()
 
     def _on_folder(self, folder: str) -> None:
         """The user pointed at a folder: a model package, or one that has to become a package first."""
@@ -296,7 +298,7 @@ class Panel(QWidget):
                 isinstance(layer, Shapes) for layer in self._viewer.layers):
             shapes = self._viewer.add_shapes(name=_REGION, face_color="transparent", edge_color="yellow", edge_width=2)
             shapes.mode = "add_rectangle"
-        self._soon.start()
+        self._estimate_soon()
 
     def _on_cancel(self) -> None:
         self.segment.run_bar.show_cancelling()
@@ -335,6 +337,12 @@ class Panel(QWidget):
         """Something that was asked for cannot be."""
         self.segment.run_bar.show_idle(sentence, details)
         show_problem(sentence, details)
+
+    def _estimate_soon(self) -> None:
+        """Something else is meant, of which the former estimate says nothing."""
+        if not self.segmenter.is_busy:
+            self.segment.show_estimate(_ESTIMATING)
+        self._soon.start()
 
     def _estimate(self) -> None:
         """Ask what the chosen work would take; not while the process that knows is busy."""

@@ -23,7 +23,7 @@ def narrow(window: Any, models: Any, qtbot: Any) -> Any:
     shown.viewer.window._qt_window.resizeDocks([shown.dock], [DOCK_PX], Qt.Orientation.Horizontal)
     shown.segment()
     qtbot.waitUntil(lambda: bool(shown.panel.teaching.corrector.pictures), timeout=300_000)
-    qtbot.waitUntil(lambda: bool(shown["estimate"].text()), timeout=300_000)
+    qtbot.waitUntil(lambda: shown["estimate"].text().startswith("Will take about"), timeout=300_000)
     return shown
 
 

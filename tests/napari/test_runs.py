@@ -195,8 +195,12 @@ def test_process_that_dies_is_told_and_the_next_run_works(window: Any, models: A
 def test_estimate_comes_before_the_run(window: Any, qtbot: Any) -> None:
     shown = window()
     shown.viewer.add_image(data.immunohistochemistry()[:200, :200])
+    assert shown["estimate"].text() == "Estimating time and memory…"
     qtbot.waitUntil(lambda: shown["estimate"].text().startswith("Will take about"), timeout=300_000)
     assert shown["estimate"].styleSheet() == ""
+    shown.viewer.add_image(np.ones((1, 1, 1, 1, 1, 20)), name="odd")
+    assert shown["read_as"].text().startswith("odd has 6 axes")
+    assert shown["estimate"].text() == ""  # and not that of another image
 
 
 def test_estimate_says_at_once_that_a_model_does_not_suit(window: Any, models: Any, qtbot: Any) -> None:
@@ -219,7 +223,7 @@ def test_estimate_is_red_with_a_remedy_where_the_memory_is_too_small(window: Any
 
     monkeypatch.setattr("napari_mambaseg._estimator._read", read)
     shown.viewer.add_image(data.immunohistochemistry()[:100, :100], name="tissue")
-    qtbot.waitUntil(lambda: bool(shown["estimate"].text()), timeout=300_000)
+    qtbot.waitUntil(lambda: shown["estimate"].text().startswith("Will take about"), timeout=300_000)
     assert shown["estimate"].text().endswith(f"40.0 GB. {remedy}")
     red = QColor(shown["estimate"].styleSheet().removeprefix("color: "))
     assert red.red() > 1.2 * max(red.blue(), red.green())
