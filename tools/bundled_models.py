@@ -213,15 +213,17 @@ BUNDLED_MODELS = {
         {"title": "Polyps (endoscopy), U-Mamba", "licence": "CC-BY-4.0",
          "description": "Finds polyps in colour pictures of colonoscopy; not for diagnosis."}, is_binary=True),
     "hippocampus-mri": BundledModel(
-        plan_of(3, (20, 40, 80, 160), patch_size=(40, 56, 40), batch_size=4, spacing=(1.0, 1.0, 1.0)),
+        plan_of(3, (20, 40, 80, 160), patch_size=(40, 56, 40), batch_size=4, spacing=(1.0, 1.0, 1.0),
+                orientation="RAS"),
         # mirrored left and right only: the other axes tell front from back
         Settings(optimizer="adamw", rate=1e-3, mirror_axes=(2,), average=0.995),
         {"title": "Hippocampus (MRI)", "licence": "CC-BY-SA-4.0",
          "description": "Anterior and posterior hippocampus in T1 MRI that is cropped around one hippocampus."}),
     "organs-ct": BundledModel(
-        plan_of(3, (16, 32, 64, 128), patch_size=(64, 64, 64), batch_size=2, spacing=(3.0, 3.0, 3.0),
-                normalisation=("ct",), use_mask_for_norm=(False,), intensities=(ABDOMINAL_WINDOW,)),
-        # never mirrored: left and right are what tells the kidneys apart
+        plan_of(3, (16, 32, 64, 128), patch_size=(32, 96, 96), batch_size=2, spacing=(3.0, 3.0, 3.0),
+                normalisation=("ct",), use_mask_for_norm=(False,), intensities=(ABDOMINAL_WINDOW,),
+                orientation="RAS"),
+        # never mirrored: left and right are what tells liver and spleen apart
         Settings(optimizer="adamw", rate=1e-3, mirror_axes=(), average=0.99),
         {"title": "Organs (CT, demonstration)", "licence": "Apache-2.0",
          "description": "Shows how a CT is segmented: large organs of the belly, learned from one volume whose labels "

@@ -18,12 +18,11 @@ import numpy as np
 ORGANS = {
     "liver": ("liver",),
     "spleen": ("spleen",),
-    "right kidney": ("kidney_right",),
-    "left kidney": ("kidney_left",),
-    "stomach": ("stomach",),
+    "kidneys": ("kidney_right", "kidney_left"),
+    "urinary bladder": ("urinary_bladder",),
     "aorta": ("aorta",),
-    "spine": ("vertebrae", "sacrum"),
-    "hips": ("hip_left", "hip_right", "femur_left", "femur_right"),
+    "bones": ("vertebrae", "sacrum", "hip", "femur", "rib", "humerus"),
+    "muscles": ("gluteus", "autochthon", "iliopsoas"),
 }
 LEARNED, HELD_OUT = "ct_torso_3mm", "ct_abdomen_dicom"
 TERMS = ("licence", "licence_evidence", "source_repository", "citation", "label_caution")

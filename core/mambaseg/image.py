@@ -31,6 +31,8 @@ class Grid:
         left out: zeros
     direction : row-major direction cosines as ITK keeps them (columns are the x, y, z index axes); left out: identity.
         The columns have length 1 and are independent; they are not at right angles where a scan is sheared
+    is_of_patient : origin and direction are told in the patient's frame (LPS), as medical files do; False: nobody
+        knows how a patient lies in the axes
 
     Raises
     ------
@@ -42,6 +44,7 @@ class Grid:
     unit: str = "px"
     origin_xyz: tuple[float, ...] = ()
     direction: tuple[float, ...] = ()
+    is_of_patient: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
@@ -86,7 +89,8 @@ class Grid:
         return not np.allclose(columns.T @ columns, np.eye(self.ndim), atol=1e-3)
 
     @classmethod
-    def from_affine(cls, shape: tuple[int, ...], affine_xyz: NDArray[np.float64], unit: str = "px") -> Grid:
+    def from_affine(cls, shape: tuple[int, ...], affine_xyz: NDArray[np.float64], unit: str = "px",
+                    is_of_patient: bool = False) -> Grid:
         """The grid of a matrix as `affine_xyz` gives it; `shape` in array order (z, y, x).
 
         Raises
@@ -97,7 +101,8 @@ class Grid:
         with np.errstate(all="ignore"):
             spacing_xyz = np.linalg.norm(columns, axis=0)
             direction = columns / spacing_xyz
-        return cls(shape, tuple(spacing_xyz[::-1]), unit, tuple(affine_xyz[:-1, -1]), tuple(direction.ravel()))
+        return cls(shape, tuple(spacing_xyz[::-1]), unit, tuple(affine_xyz[:-1, -1]), tuple(direction.ravel()),
+                   is_of_patient)
 
     def is_close(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """Whether both have the same shape and every corner lies within `tolerance` voxels of the other's."""

@@ -8,6 +8,7 @@ import mambaseg
 import slicer
 import slicer_stand_in  # noqa: F401 - brings slicer
 from mambaseg import UserError
+from mambaseg.orientation import orientation_of
 from MambaSegLib._adapt import layers, mask_of, oriented_image, read_volume, vtk_matrix
 from MambaSegLib._where import region_box, slice_box, view_box
 
@@ -29,6 +30,7 @@ def world_of(source, k, j, i):
 
 def test_oblique_flipped_anisotropic_volume(volume, oblique):
     source = read_volume(volume(ARRAY, oblique))
+    assert len(orientation_of(source.image.grid)) == 3  # Slicer knows how the patient lies
     assert source.image.axes == "ZYX"
     assert source.image.grid.unit == "mm"
     np.testing.assert_allclose(source.image.grid.spacing, (2.5, 1.1, 0.7), rtol=1e-12)

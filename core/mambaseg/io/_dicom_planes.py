@@ -125,7 +125,7 @@ def volume_grid(name: str, planes: list[Plane], size_yx: tuple[int, int], notice
     affine = np.eye(4)
     affine[:3, :3] = np.array([axes[0] * spacing_yx[1], axes[1] * spacing_yx[0], step]).T
     affine[:3, 3] = positions[order[0]]
-    return order, Grid.from_affine((len(planes), *size_yx), affine, "mm")
+    return order, Grid.from_affine((len(planes), *size_yx), affine, "mm", is_of_patient=True)
 
 
 def _picture_grid(name: str, plane: Plane, size_yx: tuple[int, int], notices: list[str]) -> Grid:

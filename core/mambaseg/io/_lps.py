@@ -24,10 +24,10 @@ def ras_of(grid: Grid) -> NDArray[np.float64]:
     return ras_lps(affine)
 
 
-def grid_lps(shape: tuple[int, ...], affine_lps: NDArray[np.float64], unit: str) -> Grid:
+def grid_lps(shape: tuple[int, ...], affine_lps: NDArray[np.float64], unit: str, is_of_patient: bool) -> Grid:
     """The grid of a (4, 4) matrix; a picture of two axes keeps the x and y part where that is a plane of its own."""
     if len(shape) == 3:
-        return Grid.from_affine(shape, affine_lps, unit)
+        return Grid.from_affine(shape, affine_lps, unit, is_of_patient)
     spacing_xyz = np.linalg.norm(affine_lps[:3, :2], axis=0)
     plane = np.eye(3)
     plane[:2, :2] = affine_lps[:2, :2]

@@ -150,13 +150,14 @@ def _grid(fields: dict[str, str], n_axes: int, shape: tuple[int, ...]) -> Grid:
     n = len(shape)
     spacing = _first(fields, ("elementspacing", "elementsize"), [1.0] * n_axes)
     origin = _first(fields, ("offset", "position", "origin"), [0.0] * n_axes)
-    matrix = _first(fields, ("transformmatrix", "rotation", "orientation"), np.eye(n_axes).ravel().tolist())
+    names = ("transformmatrix", "rotation", "orientation")
+    matrix = _first(fields, names, np.eye(n_axes).ravel().tolist())
     unit, factor = _UNITS.get(fields.get("distanceunits", "mm").lower(), ("mm", 1.0))
     affine = np.eye(4)
     affine[:n, :n] = np.reshape(matrix, (n_axes, n_axes)).T[:n, :n] * np.abs(spacing[:n])
     affine[:n, 3] = origin[:n]
     affine[:3] *= factor
-    return grid_lps(shape, affine, unit)
+    return grid_lps(shape, affine, unit, any(name in fields for name in names))
 
 
 def _first(fields: dict[str, str], names: tuple[str, ...], default: list[float]) -> list[float]:

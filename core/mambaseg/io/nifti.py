@@ -206,17 +206,18 @@ def _grid(geometry: dict[str, Any], shape: tuple[int, ...], notices: list[str]) 
         notices.append("The header gives no voxel size; 1 mm is taken.")
     pixdim = np.where(np.isfinite(pixdim) & (pixdim > 0), pixdim, 1.0)
     srow = np.array(geometry["srow"], dtype=np.float64)
+    is_of_patient = True
     if geometry["sform_code"] > 0 and _is_regular(srow):
         affine = ras_lps(np.vstack([srow, [0, 0, 0, 1]]))
     elif geometry["qform_code"] > 0 and np.isfinite([*geometry["quatern"], *geometry["qoffset"]]).all():
         affine = ras_lps(_qform(geometry, pixdim))
     else:
-        affine = np.diag([*pixdim, 1.0])
+        affine, is_of_patient = np.diag([*pixdim, 1.0]), False
     columns = np.linalg.norm(affine[:3, :3], axis=0)
     # float32 rows give 0.90000004 where the header's own voxel size says 0.9
     affine[:3, :3] *= np.where(np.isclose(columns, pixdim, rtol=1e-5), pixdim / columns, 1.0)
     affine[:3] *= factor
-    return grid_lps(shape, affine, unit)
+    return grid_lps(shape, affine, unit, is_of_patient)
 
 
 def _is_regular(srow: NDArray[np.float64]) -> bool:

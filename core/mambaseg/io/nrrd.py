@@ -33,6 +33,7 @@ _DTYPES = {name: code for code, names in _TYPES.items() for name in names}
 _ENCODINGS = {"raw": "raw", "gz": "gzip", "gzip": "gzip", "bz2": "bzip2", "bzip2": "bzip2", "txt": "text",
               "text": "text", "ascii": "text"}  # fmt: skip
 _RAS = ("right-anterior-superior", "ras", "right-anterior-superior-time", "rast")
+_LPS = ("left-posterior-superior", "lps", "left-posterior-superior-time", "lpst")
 _LAS = ("left-anterior-superior", "las", "left-anterior-superior-time", "last")
 _COLOURS = ("rgb-color", "rgba-color", "3-color", "4-color")
 _SPATIAL = ("domain", "space")
@@ -218,13 +219,13 @@ def _grid(header: _Header, letters: str, shape: tuple[int, ...]) -> Grid:
         header.words("units", len(letters), "mm")[i] for i in where]  # fmt: skip
     unit, factor = _UNITS.get(words[0].lower(), ("px" if words[0] == "" else "mm", 1.0))
     affine = np.eye(4)
+    space = fields.get("space", "").lower()
     if "space directions" in fields:
         vectors = [_parse_vector(header.words("space directions", len(letters), "")[i]) for i in where]
         width = len(vectors[0])
         affine[:width, :n] = np.array(vectors).T
         if fields.get("space origin"):
             affine[:width, 3] = _parse_vector(fields["space origin"])
-        space = fields.get("space", "").lower()
         if space in _RAS:
             affine = ras_lps(affine)
         elif space in _LAS:
@@ -234,7 +235,8 @@ def _grid(header: _Header, letters: str, shape: tuple[int, ...]) -> Grid:
         affine[:n, :n] = np.diag([abs(value) if np.isfinite(value) and value else 1.0 for value in spacings])
     affine[:3] *= factor
     if n == 3:
-        return Grid.from_affine(shape, affine, unit)
+        is_of_patient = "space directions" in fields and space in (*_RAS, *_LAS, *_LPS)
+        return Grid.from_affine(shape, affine, unit, is_of_patient)
     return Grid.from_affine(shape, affine[np.ix_([0, 1, 3], [0, 1, 3])], unit)
 
 

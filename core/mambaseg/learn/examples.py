@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy import ndimage
 from mambaseg._errors import DatasetError, ModelError
 from mambaseg.image import Image
 from mambaseg.models import Model
+from mambaseg.orientation import turn_to, turned_image
 from mambaseg.prepare import Prepared, prepare
 from mambaseg.segmentation.match import match_axes, match_channels, match_spacing
 from mambaseg.train.sample import UNLABELLED, Case
@@ -51,6 +52,10 @@ def as_examples(examples: Iterable[Example | Sequence[Any]], model: Model, n_new
     examples : `Example`, or (image, corrections) or (image, corrections, labels)
     n_new_classes : classes that the model is about to get
 
+    Returns
+    -------
+    Those with corrections, volumes turned to the orientation that the model learned from (`mambaseg.orientation`)
+
     Raises
     ------
     DatasetError : nothing is corrected, shapes differ, values are no labels of this model, or corrections of the same
@@ -68,7 +73,7 @@ def as_examples(examples: Iterable[Example | Sequence[Any]], model: Model, n_new
         raise DatasetError("There are no corrections to learn from: no voxel was corrected or confirmed. Correct a few "
                            "objects, or say that a region is right.")
     _check_agreement(found)
-    return found
+    return [_turned(example, model) for example in found]
 
 
 def _one(given: Example | Sequence[Any]) -> Example:
@@ -77,6 +82,13 @@ def _one(given: Example | Sequence[Any]) -> Example:
     image, corrections, *labels = given
     image = image if isinstance(image, Image) else Image.from_array(np.asarray(image))
     return Example(image, np.asarray(corrections), np.asarray(labels[0]) if labels else None)
+
+
+def _turned(example: Example, model: Model) -> Example:
+    """The example with its axes turned as the model takes them."""
+    turn = turn_to(model.plan.orientation, example.image.grid)
+    return replace(example, image=turned_image(example.image, turn), corrections=turn(example.corrections),
+                   labels=None if example.labels is None else turn(example.labels))
 
 
 def _check(example: Example, model: Model, n_new_classes: int) -> None:
@@ -150,12 +162,13 @@ def first_frame(image: Image, model: Model) -> NDArray[Any]:
 
 
 def prepare_image(image: Image, model: Model) -> tuple[Prepared, tuple[float, ...] | None]:
-    """The image on the model's grid as `mambaseg.segment` prepares it, and its spacing in the plan's unit."""
+    """The image as `mambaseg.segment` prepares it, axes turned, and its own spacing in the plan's unit."""
     notes: list[str] = []
     matched = match_channels(image, model, notes)
     match_axes(image, model, notes)
     spacing = match_spacing(image, model, notes)
-    return prepare(next(matched.frames()), spacing, model.plan), spacing
+    turn = turn_to(model.plan.orientation, image.grid)
+    return prepare(turn(next(matched.frames())), turn.sizes(spacing), model.plan), spacing
 
 
 def to_grid(labels: NDArray[np.int32], prepared: Prepared) -> NDArray[np.int32]:

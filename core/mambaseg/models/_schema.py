@@ -10,6 +10,7 @@ from typing import Any
 
 from mambaseg._errors import ModelError
 from mambaseg.models.domains import LENGTH, Signatures
+from mambaseg.orientation import is_orientation
 from mambaseg.plan import Plan
 from mambaseg.plan.plan import FITS
 
@@ -156,7 +157,7 @@ _MEMBER["is_former"] = lambda value: isinstance(value, bool)
 _MEMBER["taught"] = _are_signatures
 # Entries that came after the first models were written
 OPTIONAL = ("members", "regions", "region_order", "keep_largest", "adapters", "trained_on", "taught", "previous")
-_PLAN_DEFAULTS: dict[str, Any] = {"fit": "windows", "usual_spacing": None}
+_PLAN_DEFAULTS: dict[str, Any] = {"fit": "windows", "usual_spacing": None, "orientation": ""}
 
 
 def check(values: Any, where: str) -> dict[str, Any]:
@@ -244,6 +245,7 @@ def _plan_entries(ndim: int, n_channels: int) -> dict[str, tuple[Check, str]]:
         "crop_to_nonzero": (lambda value: isinstance(value, bool), "true or false"),
         "batch_dice": (lambda value: isinstance(value, bool), "true or false"),
         "fit": (lambda value: value in FITS, "one of " + ", ".join(FITS)),
+        "orientation": (lambda value: value == "" or is_orientation(value), 'empty or three letters such as "RAS"'),
     }
 
 

@@ -12,6 +12,7 @@ from mambaseg._errors import ModelError
 from mambaseg.plan.network_size import Blocks, Topology, features_per_stage
 
 OWN_WORDS = "mambaseg"  # entry of a plans.json that we wrote: what nnU-Net has no words for, and ignores
+TURNING_READER = "NibabelIOWithReorient"  # nnU-Net's reader of NIfTI that turns volumes to RAS
 SCHEME_CLASSES = {
     "ct": "CTNormalization",
     "nonorm": "NoNormalization",

@@ -39,6 +39,8 @@ class Plan:
         without, "antialias" with smoothing where a picture shrinks; see `mambaseg.resample.resize`
     usual_spacing : voxel size of an image that does not tell its own, `ndim` values in `unit`: that of the pictures the
         model was trained on. None: such an image is not resampled
+    orientation : where the axes x, y and z of the volumes lead that it was trained on, such as "RAS"; volumes that tell
+        theirs are turned to it first (`mambaseg.orientation`). Empty: every volume is taken as it is stored
     """
 
     ndim: int
@@ -59,6 +61,7 @@ class Plan:
     batch_dice: bool = False
     fit: str = "windows"
     usual_spacing: tuple[float, ...] | None = None
+    orientation: str = ""
 
     def spacing_of(self, spacing: Sequence[float], unit: str) -> tuple[float, ...] | None:
         """Voxel size of an image in the plan's unit, in the order of its axes; None: it keeps its own grid.

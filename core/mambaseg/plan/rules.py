@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mambaseg.plan._nnunet_form import (
     OWN_WORDS,
+    TURNING_READER,
     Configuration,
     read_network,
     read_schemes,
@@ -388,6 +389,7 @@ def to_plan(plans: Mapping[str, Any], configuration: str) -> Plan:
         use_mask_for_norm=tuple(values["use_mask_for_norm"]),
         intensities=tuple(dict(intensities[key]) for key in channels),
         batch_dice=values["batch_dice"],
+        orientation="RAS" if plans["image_reader_writer"] == TURNING_READER else "",
         **read_network(values),
     )
     own = plans.get(OWN_WORDS)

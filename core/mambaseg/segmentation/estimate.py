@@ -21,7 +21,8 @@ from mambaseg.instances import features
 from mambaseg.machine import choose_device, precision_name
 from mambaseg.models import Model, load_model
 from mambaseg.ops import warm_up
-from mambaseg.predict.run import Box, count_windows, to_frame
+from mambaseg.orientation import turn_to
+from mambaseg.predict.run import Box, count_windows, roi_bounds, to_frame
 from mambaseg.prepare import Prepared, outline, prepare
 from mambaseg.segmentation.calibrate import Calibration, calibrate
 from mambaseg.segmentation.match import check_values, match_axes, match_channels, stage_spacing
@@ -92,6 +93,7 @@ def estimate(image: Image | NDArray[Any] | str | Path, model: Model | str | Path
     matched = match_channels(given, model, [])
     check_values(given, [])
     match_axes(given, model, [])
+    bounds = None if roi is None else roi_bounds(roi, given.grid.shape)
     stages = [(stage, stage.built_groups) for stage in model.stages]
     _load_libraries(model)
     total = _Sum(seconds=time.perf_counter() - start)  # the run would have had to do all this
@@ -99,15 +101,15 @@ def estimate(image: Image | NDArray[Any] | str | Path, model: Model | str | Path
     dtype = precision_name(precision, where)
     for stage, groups in stages:
         for part, networks in groups:
-            spacing = stage_spacing(given, part, model, [])
+            spacing, turn = stage_spacing(given, part, model, []), turn_to(part.plan.orientation, given.grid)
             cost, is_warm = calibrate(part, networks, where, dtype)
             total.engine_bytes = max(total.engine_bytes, 0 if is_warm else cost.engine_bytes)
             total.device_bytes = max(total.device_bytes, cost.device_bytes)
             rates = _rates(part, given, matched, spacing, is_last=part is groups[-1][0])
             n_looks = 2 ** len(part.mirror_axes) if tta else 1
             for frame in matched.frames():
-                _add(total, outline(frame, spacing, part.plan), part, rates, cost, roi if stage is model else None,
-                     n_looks)
+                _add(total, outline(turn(frame), turn.sizes(spacing), part.plan), part, rates, cost,
+                     turn.box(bounds, frame.shape[1:]) if stage is model and bounds is not None else None, n_looks)
     n_voxels = math.prod(given.grid.shape)
     kept = given.n_frames * n_voxels * (4 if model.kind == "instances" else 1) * (2 if given.has_time else 1)
     held = psutil.Process().memory_info().rss

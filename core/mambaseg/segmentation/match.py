@@ -11,9 +11,10 @@ from mambaseg._errors import ImageError, ModelError
 from mambaseg.image import Image
 from mambaseg.models import Model
 from mambaseg.models.domains import signature
+from mambaseg.orientation import orientation_of
 
-__all__ = ["COLOURS", "check_values", "match_axes", "match_channels", "match_domain", "match_spacing",
-           "stage_spacing"]
+__all__ = ["COLOURS", "check_values", "match_axes", "match_channels", "match_domain", "match_orientation",
+           "match_spacing", "stage_spacing"]
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue, ITU-R BT.709
 COLOURS = ("red", "green", "blue")
@@ -100,6 +101,13 @@ def match_spacing(image: Image, model: Model, notes: list[str]) -> tuple[float, 
                      f"which {'the pictures it learned from have' if plan.usual_spacing else 'the model works at'}, "
                      "was assumed.")
     return plan.spacing_of(image.grid.spacing, image.grid.unit)
+
+
+def match_orientation(image: Image, model: Model, notes: list[str]) -> None:
+    """Tell where nobody knows how the patient lies in a volume, for a model to which that matters."""
+    if model.plan.orientation and image.ndim == 3 and not orientation_of(image.grid):
+        notes.append("The image does not tell how the patient lies in it; its axes were taken to lead as in the "
+                     f"volumes that the model learned from ({model.plan.orientation}).")
 
 
 def stage_spacing(image: Image, part: Model, model: Model, notes: list[str]) -> tuple[float, ...] | None:

@@ -18,9 +18,10 @@ from mambaseg.image import Grid, Image
 from mambaseg.instances import Decoder, features, keep_largest_component
 from mambaseg.machine import choose_device, precision_name
 from mambaseg.models import Model, load_model
+from mambaseg.orientation import Turn, turn_to
 from mambaseg.predict.blend import probabilities_to_labels
-from mambaseg.predict.run import count_windows, predict
-from mambaseg.prepare import outline
+from mambaseg.predict.run import count_windows, predict, roi_bounds
+from mambaseg.prepare import Prepared, outline
 from mambaseg.progress import Clock, Progress, ProgressCallback, report
 from mambaseg.segmentation.calibrate import observe
 from mambaseg.segmentation.match import (
@@ -29,6 +30,7 @@ from mambaseg.segmentation.match import (
     match_axes,
     match_channels,
     match_domain,
+    match_orientation,
     match_spacing,
     stage_spacing,
 )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Segmentation", "as_image", "decode_again", "labels_from", "segment"]
 
 Box = Sequence[slice | tuple[int, int]]
+Bounds = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -110,20 +113,23 @@ def segment(image: Image | NDArray[Any] | str | Path, model: Model | str | Path,
     n_bad = check_values(given, notes)
     match_axes(given, model, notes)
     suited = match_domain(matched, model, notes)
-    stages = [_Stage(stage, [_Group(part, networks, stage_spacing(given, part, suited, notes))
+    match_orientation(given, suited, notes)
+    stages = [_Stage(stage, [_Group(part, networks, stage_spacing(given, part, suited, notes),
+                                    turn_to(part.plan.orientation, given.grid))
                              for part, networks in stage.built_groups]) for stage in suited.stages]
     groups = stages[-1].groups
     notes = list(dict.fromkeys(notes))  # groups may say the same
     if mask is not None:
         roi = _mask_box(mask, given) if roi is None else roi
+    bounds = None if roi is None else roi_bounds(roi, given.grid.shape)
     series = _Series(progress, matched)
     frames = []
     for frame, seen in zip(matched.frames(), given.frames(), strict=True):
-        series.begin_frame(_n_windows(stages, frame, roi))
+        series.begin_frame(_n_windows(stages, frame, bounds))
         common: dict[str, Any] = {"tta": tta, "device": device, "precision": precision, "focus": focus,
                                   "progress": None if progress is None else series}
         previous = _labels_before(stages, frame, series, preview=preview and roi is None, **common)
-        probabilities = _predict(stages[-1], frame, series, previous, roi=roi, preview=preview, **common)
+        probabilities = _predict(stages[-1], frame, series, previous, roi=bounds, preview=preview, **common)
         if mask is not None:
             probabilities[:, ~mask] = 0
             probabilities[0, ~mask] = float(model.kind != "regions")
@@ -197,11 +203,19 @@ def as_image(image: Image | NDArray[Any] | str | Path) -> Image:
 
 @dataclass(frozen=True)
 class _Group:
-    """Networks whose logits are averaged, the description they run by, and the image's voxel size in its unit."""
+    """Networks whose logits are averaged, the description they run by, and the image's voxel size in its unit.
+
+    `turn` brings the image's axes to those that the networks learned from.
+    """
 
     model: Model
     networks: Sequence[nn.Module]
     spacing: tuple[float, ...] | None
+    turn: Turn
+
+    def outline(self, frame: NDArray[Any]) -> Prepared:
+        """What the networks will look at, without its values."""
+        return outline(self.turn(frame), self.turn.sizes(self.spacing), self.model.plan)
 
 
 @dataclass(frozen=True)
@@ -212,10 +226,11 @@ class _Stage:
     groups: Sequence[_Group]
 
 
-def _n_windows(stages: Sequence[_Stage], frame: NDArray[Any], roi: Box | None) -> list[int]:
+def _n_windows(stages: Sequence[_Stage], frame: NDArray[Any], roi: Bounds | None) -> list[int]:
     """Windows of one time point, of each group of each stage; the last stage alone keeps to the region."""
-    return [count_windows(outline(frame, group.spacing, group.model.plan), group.model.plan,
-                          roi if stage is stages[-1] else None) for stage in stages for group in stage.groups]
+    return [count_windows(group.outline(frame), group.model.plan,
+                          group.turn.box(roi, frame.shape[1:]) if stage is stages[-1] and roi is not None else None)
+            for stage in stages for group in stage.groups]
 
 
 def _labels_before(stages: Sequence[_Stage], frame: NDArray[Any], series: _Series,
@@ -228,21 +243,28 @@ def _labels_before(stages: Sequence[_Stage], frame: NDArray[Any], series: _Serie
 
 
 def _predict(stage: _Stage, frame: NDArray[Any], series: _Series, previous: NDArray[Any] | None, *, tta: bool,
+             roi: Bounds | None = None, focus: Sequence[float] | None, progress: ProgressCallback | None,
              **settings: Any) -> NDArray[np.float32]:
     """Probabilities of one time point, averaged over the groups of a stage."""
     total: NDArray[np.float32] | None = None
+    shape = frame.shape[1:]
     for group in stage.groups:
-        model = group.model
+        model, turn = group.model, group.turn
         series.begin_part()
         start_s = time.perf_counter()
-        found = predict(group.networks, frame, group.spacing, model.plan, n_classes=model.n_outputs, kind=model.kind,
-                        mirror_axes=model.mirror_axes if tta else (), previous=previous,
-                        foreground=model.foreground_labels if previous is not None else (), **settings)
+        found = turn.back(predict(
+            group.networks, turn(frame), turn.sizes(group.spacing), model.plan, n_classes=model.n_outputs,
+            kind=model.kind, mirror_axes=model.mirror_axes if tta else (),
+            previous=None if previous is None else turn(previous),
+            foreground=model.foreground_labels if previous is not None else (),
+            roi=None if roi is None else turn.box(roi, shape),
+            focus=None if focus is None else turn.point(focus, shape),
+            progress=None if progress is None else turn.reports_back(progress, shape), **settings))
         if not tta:
             device = choose_device(settings["device"])
             observe(model, group.networks, device, precision_name(settings["precision"], device),
                     time.perf_counter() - start_s, series.n_windows)
-        total = found if total is None else np.add(total, found, out=total)
+        total = np.ascontiguousarray(found) if total is None else np.add(total, found, out=total)
     if total is None:
         raise ValueError("no group of networks")
     if len(stage.groups) > 1:

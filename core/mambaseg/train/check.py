@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mambaseg import io
 from mambaseg._errors import Cancelled, UserError
 from mambaseg.image import Grid, Image
+from mambaseg.orientation import turn_to
 from mambaseg.plan.fingerprint import N_SAMPLES, CaseMeasure, measure_case
 from mambaseg.progress import Clock, Progress, ProgressCallback, report
 from mambaseg.train.files import CaseFiles
@@ -47,6 +48,7 @@ class Look:
     values : that occur in the labels
     shape : voxels per spatial axis
     measure : its part of the fingerprint
+    grid : where its voxels lie
     """
 
     channels: tuple[str, ...]
@@ -55,6 +57,14 @@ class Look:
     values: frozenset[int]
     shape: tuple[int, ...]
     measure: CaseMeasure
+    grid: Grid
+
+    def turned_measure(self, orientation: str) -> CaseMeasure:
+        """The measure of the volume after its axes are turned; see `mambaseg.orientation`."""
+        order = turn_to(orientation, self.grid).order or range(self.ndim)
+        shape, spacing = self.measure.shape, self.measure.spacing
+        return replace(self.measure, shape=tuple(shape[axis] for axis in order),
+                       spacing=tuple(spacing[axis] for axis in order))
 
 
 def look_through(cases: Sequence[CaseFiles], names: Mapping[int, str], crop: bool | None = None,
@@ -168,7 +178,8 @@ def _look(case: CaseFiles, names: Mapping[int, str], n_samples: int,
         image.channel_names or tuple(f"channel {i + 1}" for i in range(n)))
     measured = measure_case(frame, labels.data, image.grid.spacing, n_samples=n_samples, evenly=True,
                             crop=image.grid.unit == "mm" if crop is None else crop)
-    return Look(channels, image.ndim, image.grid.unit, frozenset(values.tolist()), image.grid.shape, measured), []
+    return Look(channels, image.ndim, image.grid.unit, frozenset(values.tolist()), image.grid.shape, measured,
+                image.grid), []
 
 
 def _values(labels: NDArray[Any]) -> NDArray[Any]:

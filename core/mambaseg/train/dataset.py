@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from mambaseg._errors import DatasetError, DatasetProblems
 from mambaseg.image import Image
 from mambaseg.models.domains import Signatures, representatives, signature
+from mambaseg.orientation import orientation_of, turn_to, turned_image
 from mambaseg.plan.fingerprint import Fingerprint, combine, measure
 from mambaseg.progress import ProgressCallback
 from mambaseg.train.check import MOST_CLASSES, Look, look_through, problems_between
@@ -43,6 +45,8 @@ class Dataset:
     regions : label values that each region is made of, where classes nest; else empty
     region_order : label value that each region is painted with
     ignore_value : value in the label files of voxels that count neither in training nor in scores; None: there is none
+    orientation : where the axes of most volumes lead, see `mambaseg.orientation`; the others are turned to it. Empty:
+        some do not tell
     """
 
     train: tuple[CaseFiles, ...]
@@ -58,6 +62,7 @@ class Dataset:
     regions: tuple[tuple[int, ...], ...] = ()
     region_order: tuple[int, ...] = ()
     ignore_value: int | None = None
+    orientation: str = ""
 
     @property
     def kind(self) -> str:
@@ -90,6 +95,8 @@ class Dataset:
         """Name, frame (channel, *spatial), labels (*spatial) and spacing of each case, one at a time."""
         for case in cases:
             image, labels = case.read()
+            turn = turn_to(self.orientation, image.grid)
+            image, labels = turned_image(image, turn), turn(labels)
             yield case.name, frame_of(image, self.n_channels), self.to_classes(labels), image.grid.spacing
 
     def signatures(self) -> Signatures:
@@ -105,7 +112,8 @@ class Dataset:
         cases : of this data set
         crop : to nonzero before measuring; the files are read again where the check did otherwise
         """
-        measures = [self.looks[case.name].measure for case in cases if case.name in self.looks]
+        looks = [self.looks[case.name] for case in cases if case.name in self.looks]
+        measures = [look.turned_measure(self.orientation) for look in looks]
         if len(measures) == len(cases) and all(measured.is_cropped == crop for measured in measures):
             return combine(measures, self.unit, self.n_channels)
         frames = ((frame, labels, spacing) for _, frame, labels, spacing in self.load(cases))
@@ -167,7 +175,14 @@ def open_dataset(folder: Path, instances: bool | None = None, *, fold: int | str
         "background" if value == 0 else names.get(value, f"class {value}") for value in values)
     return Dataset(train, validation, instances, classes, tuple(values), channels,
                    next(iter(looks.values())).ndim, units.pop() if len(units) == 1 else "px", source.info, looks,
-                   tuple(regions.values()), _region_order(folder, source.info, regions), ignore)
+                   tuple(regions.values()), _region_order(folder, source.info, regions), ignore,
+                   _usual_orientation(looks.values()))
+
+
+def _usual_orientation(looks: Iterable[Look]) -> str:
+    """Where the axes of most volumes lead, of equals the first in the alphabet; empty where one does not tell."""
+    counts = Counter(orientation_of(look.grid) for look in looks)
+    return "" if "" in counts else min(counts, key=lambda orientation: (-counts[orientation], orientation))
 
 
 def _regions(info: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mambaseg._errors import UserError
 from mambaseg.io.atomic import atomic_path
 from mambaseg.io.npy_lock import NPY_LOCK
+from mambaseg.orientation import turn_to
 from mambaseg.plan import Plan
 from mambaseg.prepare import prepare
 from mambaseg.progress import ProgressCallback
@@ -31,7 +32,7 @@ __all__ = ["check_room", "identity", "plain_name", "prepare_cases"]
 _VERSION = 1  # of the files; another number, and all are made anew
 _SUFFIX = ".case"
 _RULES = ("ndim", "transpose", "spacing", "usual_spacing", "unit", "normalisation", "use_mask_for_norm", "intensities",
-          "crop_to_nonzero", "fit")  # of a plan, what preparing depends on
+          "crop_to_nonzero", "fit", "orientation")  # of a plan, what preparing depends on
 _SPARE_BYTES = 64 * 2**20  # room left for checkpoints and the model
 _COPIES = 6  # of a case while it is prepared: as read, single precision, and double while it is resampled
 
@@ -88,9 +89,10 @@ def prepare_cases(data: Dataset, files: Sequence[CaseFiles], plan: Plan, progres
 def _prepared(data: Dataset, files: CaseFiles, plan: Plan, previous: Path | None) -> Case:
     """One case, from its files."""
     image, labels = files.read()
-    spacing = plan.spacing_of(image.grid.spacing, image.grid.unit)
-    before = None if previous is None else np.load(previous, allow_pickle=False)
-    found = prepare(frame_of(image, data.n_channels), spacing, plan, data.to_classes(labels), before)
+    turn = turn_to(plan.orientation, image.grid)
+    spacing = turn.sizes(plan.spacing_of(image.grid.spacing, image.grid.unit))
+    before = None if previous is None else turn(np.load(previous, allow_pickle=False))
+    found = prepare(turn(frame_of(image, data.n_channels)), spacing, plan, turn(data.to_classes(labels)), before)
     truth = found.labels if found.labels is not None else np.zeros(found.array.shape[1:], np.int8)
     if data.ignore_class is not None:
         truth[truth == data.ignore_class] = UNLABELLED

@@ -252,6 +252,7 @@ def _plan(job: _Job, work: Path) -> Plan:
     plan = planned(chosen, plan_for_training(fingerprint, ndim, data.n_channels, budget=job.budget,
                                              instances=data.instances, n_classes=len(data.classes),
                                              channel_names=data.channels, is_lowres=job.configuration == LOWRES))
+    plan = dataclasses.replace(plan, orientation=data.orientation)
     if job.configuration == CASCADE:
         plan = dataclasses.replace(plan, batch_dice=True)  # nnU-Net's, of the full resolution above a low one
     with atomic_path(path) as temporary:

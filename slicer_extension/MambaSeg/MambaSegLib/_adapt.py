@@ -250,8 +250,8 @@ def _own_grid(node: Any, shape: tuple[int, ...]) -> Grid:
     node.GetIJKToRASDirections(directions)
     lps = _RAS_TO_LPS[:3, :3] @ directions
     origin = _RAS_TO_LPS[:3, :3] @ node.GetOrigin()
-    return Grid(shape, tuple(node.GetSpacing()[::-1]), "mm", tuple(origin), tuple(lps.ravel()))
+    return Grid(shape, tuple(node.GetSpacing()[::-1]), "mm", tuple(origin), tuple(lps.ravel()), is_of_patient=True)
 
 
 def _grid(shape: tuple[int, ...], ijk_to_world: NDArray[np.float64]) -> Grid:
-    return Grid.from_affine(shape, _RAS_TO_LPS @ ijk_to_world, "mm")
+    return Grid.from_affine(shape, _RAS_TO_LPS @ ijk_to_world, "mm", is_of_patient=True)

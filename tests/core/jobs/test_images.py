@@ -38,7 +38,7 @@ def test_a_lazy_image_is_copied_in_bounded_pieces_each_once(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: Any, limit: int) -> None:
     monkeypatch.setattr(images, "_BLOCK_BYTES", limit)
     lazy = Lazy(values(), chunks)
-    grid = Grid((7, 11, 13), (2.0, 1.0, 0.5), "mm", (1, 2, 3), (0, 1, 0, 1, 0, 0, 0, 0, 1))
+    grid = Grid((7, 11, 13), (2.0, 1.0, 0.5), "mm", (1, 2, 3), (0, 1, 0, 1, 0, 0, 0, 0, 1), is_of_patient=True)
     image = Image(lazy, "CZYX", grid, ("a", "b", "c"), source="x.tif",
                   metadata={"format": "NRRD", "header": {"patient": "Doe"}, "notices": ("guessed",)})
     name = jobs.write_image(tmp_path, image)
@@ -46,6 +46,7 @@ def test_a_lazy_image_is_copied_in_bounded_pieces_each_once(
     np.testing.assert_array_equal(copy.data, values())
     assert isinstance(copy.data, np.memmap)
     assert (copy.axes, copy.grid, copy.channel_names, copy.source) == ("CZYX", grid, ("a", "b", "c"), "x.tif")
+    assert copy.grid.is_of_patient
     assert list(copy.notices) == ["guessed"]
     assert "Doe" not in (tmp_path / "image.json").read_text()
     largest_chunk = 2 if chunks is None else 2 * 3 * 7 * 11 * 13 if chunks[0] == 9 else 2 * 2 * 4 * 5 * 6

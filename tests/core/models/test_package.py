@@ -134,7 +134,7 @@ WRONG_PLAN = {
     "strides": "no", "n_blocks_encoder": [10**6], "n_blocks_decoder": [-1], "transpose": [0, 0], "spacing": [0.0, 1.0],
     "unit": "inch", "normalisation": ["os.system"] * 3,
     "use_mask_for_norm": [False], "intensities": [1], "crop_to_nonzero": 1,
-    "batch_dice": None, "fit": "stretch", "usual_spacing": [0.5],
+    "batch_dice": None, "fit": "stretch", "usual_spacing": [0.5], "orientation": "RAL",
 }
 
 

@@ -239,7 +239,7 @@ def test_a_given_first_stage_leaves_all_the_time_to_the_second(volumes: Path, tm
     assert again.training["iterations"] == 3
     assert again.stages[0].checksum == first.checksum
     save_stage(tmp_path / "other", 2, spacing=(2.0, 2.0, 2.0))
-    with pytest.raises(UserError, match="began with .* as its first stage, and .* is another; resume without"):
+    with pytest.raises(UserError, match=r"began with .* as its first stage, and .* is another; resume without"):
         mambaseg.train(volumes, output=tmp_path / "m", iterations=4, configuration=CASCADE, resume=True,
                        previous=tmp_path / "other")
 

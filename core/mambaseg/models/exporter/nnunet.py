@@ -22,7 +22,13 @@ from mambaseg.models.model import Model
 from mambaseg.nets import canonical_key
 from mambaseg.nets.for_nnunet import CLASS_NAME
 from mambaseg.plan import Plan
-from mambaseg.plan._nnunet_form import OWN_WORDS, SCHEME_CLASSES, Configuration, write_configuration
+from mambaseg.plan._nnunet_form import (
+    OWN_WORDS,
+    SCHEME_CLASSES,
+    TURNING_READER,
+    Configuration,
+    write_configuration,
+)
 from mambaseg.plan.network_size import Blocks, Topology
 from mambaseg.plan.rules import to_plan
 
@@ -185,11 +191,13 @@ def _is_picture(plan: Plan) -> bool:
     return len(plan.transpose) == 2
 
 
-_ENDINGS = {"NaturalImage2DIO": ".png", "Tiff3DIO": ".tiff", "SimpleITKIO": ".nii.gz"}
+_ENDINGS = {"NaturalImage2DIO": ".png", "Tiff3DIO": ".tiff", "SimpleITKIO": ".nii.gz", TURNING_READER: ".nii.gz"}
 
 
 def _reader(plan: Plan) -> str:
-    """nnU-Net's reader; the first two take every grid as it is."""
+    """nnU-Net's reader; the first two take every grid as it is, and the last one turns volumes to RAS."""
+    if plan.orientation == "RAS":
+        return TURNING_READER
     if plan.spacing is not None:
         return "SimpleITKIO"
     return "NaturalImage2DIO" if plan.ndim == 2 else "Tiff3DIO"
@@ -241,5 +249,7 @@ def _notes(model: Model) -> tuple[str, ...]:
         "-pp_pkl_file postprocessing.pkl of this folder removes the others.": bool(model.keep_largest),
         "nnU-Net reads 3-D TIFF files; voxel sizes in JSON files beside them would be taken for a wish to resample, so "
         "leave them out.": _reader(plan) == "Tiff3DIO",
+        f"nnU-Net takes volumes as they are stored, where mambaseg turns them to {plan.orientation} first: give it "
+        "volumes whose axes lead that way.": plan.orientation not in ("", "RAS"),
     }
     return tuple(note for note, is_so in notes.items() if is_so)

@@ -24,6 +24,7 @@ from mambaseg.models import Model
 from mambaseg.models.ensemble import make_ensemble
 from mambaseg.models.exporter import FORMATS, Exported, export_model
 from mambaseg.models.importer import import_checkpoint
+from mambaseg.orientation import turn_to
 from mambaseg.predict.blend import probabilities_to_labels
 from mambaseg.predict.run import to_frame
 from mambaseg.prepare import prepare
@@ -243,3 +244,19 @@ def test_the_command_of_nnunet_runs_it(tmp_path: Path) -> None:
     assert (np.bincount(found.ravel(), minlength=3) > 100).all()
     # nnU-Net's sums are in half precision on a CPU, ours in single precision
     assert (segment(image, model).labels != found).mean() <= 1e-3
+
+
+def test_volumes_are_turned_as_nnunet_turns_them(tmp_path: Path) -> None:
+    readers = pytest.importorskip("nnunetv2.imageio.reader_writer_registry", reason="needs nnunetv2")
+    model = save_model(tmp_path / "model", "umamba-bot", ndim=3, spacing=(1.0, 1.0, 1.0), orientation="RAS")
+    made = export_model(model, "nnunet", tmp_path / "nnunet")
+    plans = json.loads((made.folder / "plans.json").read_text())
+    grid = Grid((6, 8, 7), (1.0, 2.0, 1.5), "mm", direction=(0, 0, 1, -1, 0, 0, 0, 1, 0), is_of_patient=True)
+    volume = Image(np.random.default_rng(0).normal(size=grid.shape).astype(np.float32), "ZYX", grid)
+    write(volume, tmp_path / "lies_otherwise.nii.gz")
+    reader = readers.recursive_find_reader_writer_by_name(plans["image_reader_writer"])()
+    theirs, _ = reader.read_images([str(tmp_path / "lies_otherwise.nii.gz")])
+    np.testing.assert_array_equal(theirs, turn_to("RAS", grid)(volume.data)[None])
+    assert import_checkpoint(made.folder, tmp_path / "back").plan.orientation == "RAS"
+    other = save_model(tmp_path / "other", "umamba-bot", ndim=3, spacing=(1.0, 1.0, 1.0), orientation="LPS")
+    assert any("LPS" in note for note in export_model(other, "nnunet", tmp_path / "as stored").notes)
