@@ -149,6 +149,7 @@ class Panel(QWidget):
         segmenter.changed.connect(self.teaching.on_shown)
         segmenter.ended.connect(self._on_ended)
         segmenter.failed.connect(show_problem)
+        segmenter.failed.connect(lambda *_: card.read_as.offer_channels())
         self.estimator.told.connect(self._on_estimate)
         learner = self.teaching.learner
         for news in (learner.began, learner.learned, learner.ended):
@@ -357,6 +358,8 @@ class Panel(QWidget):
         """Show what the work will take, in red where it cannot be done."""
         if not self.segmenter.is_busy:
             self.segment.show_estimate(line, "" if is_fine else _warning(self._viewer))
+            if not is_fine:
+                self.segment.read_as.offer_channels()
 
     def _has_result(self, meant: list[list[Any]]) -> bool:
         """Whether the latest result is the one of the only image that is meant."""

@@ -45,6 +45,11 @@ class ReadAs(QWidget):
         """The reading as edited."""
         return self._reading
 
+    def offer_channels(self) -> None:
+        """Something is wrong with the image: unfold the fields if the choice of a channel may help."""
+        if self.channel.count() > 2:  # all of them, and more than one
+            self.change.setChecked(True)
+
     def show_reading(self, reading: Reading | None, choices: tuple[str, ...], n_channels: int, line: str) -> None:
         """Fill the fields.
 
