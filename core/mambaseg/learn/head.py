@@ -7,6 +7,7 @@ is applied window by window (`mambaseg.models.taps`), which differs by what the 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +23,9 @@ from mambaseg.learn.examples import Example, as_examples, first_frame, prepare_i
 from mambaseg.learn.logistic import Sample, fit_logistic
 from mambaseg.models import Model
 from mambaseg.models.adapters import read_steps, save_adapter
-from mambaseg.models.domains import representatives, signature
-from mambaseg.models.taps import Watch, mix, tap_names, tap_width
+from mambaseg.models.domains import is_new, representatives, signature
+from mambaseg.models.taps import Watch, mix, tap_width
+from mambaseg.orientation import Turn, turn_to
 from mambaseg.predict.blend import logits_to_probabilities
 from mambaseg.predict.run import Box, predict_logits, prepared_box, roi_bounds, to_frame
 from mambaseg.prepare import Prepared
@@ -42,28 +44,33 @@ _VOXELS_ELSEWHERE = 6000  # of a view that hold the fit near the former answer
 class _Trunk(nn.Module):
     """A network's logits, the features that an adapter may use, and its input, at full resolution."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, model: Model) -> None:
         super().__init__()
         self.network = network
-        self.watch = Watch(network, tap_names(network))
+        self.watch = Watch(network, model)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channel, *S) -> (batch, output + width, *S)."""
         output = self.network(x)
         logits = output[0] if isinstance(output, list | tuple) else output
-        return torch.cat([logits, *self.watch.take(x)], 1)
+        return torch.cat([logits, *self.watch.take(x, logits)], 1)
 
 
 @dataclass
 class _View:
-    """A part of an image with its logits and features, (output + width, *box of the prepared grid)."""
+    """A part of an image with its logits and features, (output + width, *box of the prepared grid), and signature.
+
+    `prepared`, `bounds` and `box` are of the image after the turn.
+    """
 
     image: Image
+    turn: Turn
     prepared: Prepared
     spacing: tuple[float, ...] | None
     bounds: tuple[tuple[int, int], ...]
     box: tuple[tuple[int, int], ...]
     features: Tensor
+    kind: tuple[float, ...]
 
 
 @dataclass
@@ -108,8 +115,8 @@ class InstantSession:
     def _begin(self, base: Model) -> None:
         """Start from what answers for this kind of picture; nothing learned for another kind is of use to it."""
         self._base = base
-        self._trunk = _Trunk(base.built)
-        width = tap_width(base.built, base.n_channels)
+        self._trunk = _Trunk(base.built, base)
+        width = tap_width(base.built, base)
         self._prior = torch.eye(base.n_outputs, base.n_outputs + width + 1, dtype=torch.float64)
         self._forget()
 
@@ -130,7 +137,8 @@ class InstantSession:
             self._begin(base)
         prepared, spacing = prepare_image(image, self.model)
         shape = image.grid.shape
-        bounds = roi_bounds(roi if roi is not None else [(0, size) for size in shape], shape)
+        turn = turn_to(self.model.plan.orientation, image.grid)
+        bounds = turn.box(roi_bounds(roi if roi is not None else [(0, size) for size in shape], shape), shape)
         box = prepared_box(bounds, prepared)
         width = self._prior.shape[1] - 1
         if all(stop > start for start, stop in box):
@@ -138,7 +146,8 @@ class InstantSession:
                                    device=self.device, precision=self.precision, progress=self.progress)
         else:
             found = np.zeros((width, *(stop - start for start, stop in box)), np.float32)
-        self._view = _View(image, prepared, spacing, bounds, box, torch.from_numpy(found))
+        kind = signature(first_frame(image, self.model))
+        self._view = _View(image, turn, prepared, spacing, bounds, box, torch.from_numpy(found), kind)
         self._n_views += 1
         return self.labels()
 
@@ -158,11 +167,10 @@ class InstantSession:
         sample = self._sample(example)
         if sample is not None:
             self._samples[self._n_views] = sample
-            self._taught[self._n_views] = signature(first_frame(self._view.image, self.model))
+            self._taught[self._n_views] = self._view.kind
         if self._samples:
             self._weights = fit_logistic(list(self._samples.values()), self._prior, self._weights, self.hold)
-            radii = torch.cat([each.radii for each in self._samples.values()])
-            self._sigma = _SIGMA_PER_RADIUS * float(radii.median()) if len(radii) else 0.0
+            self._sigma = _SIGMA_PER_RADIUS * _median_radius([*self._samples.values()])
         return self.labels()
 
     def forget(self) -> NDArray[Any]:
@@ -178,6 +186,10 @@ class InstantSession:
 
     def probabilities(self) -> NDArray[np.float32]:
         """(output, *roi), as the network would give them with the learned layer."""
+        return np.ascontiguousarray(self._view.turn.back(self._turned_probabilities()))
+
+    def _turned_probabilities(self) -> NDArray[np.float32]:
+        """`probabilities` with the axes that the network sees."""
         view = self._view
         is_stack = view.features.ndim - 1 > self.model.plan.ndim  # a volume that a 2-D model takes slice by slice
         batch = view.features.movedim(1, 0) if is_stack else view.features[None]
@@ -238,7 +250,20 @@ class InstantSession:
         elsewhere = _some(np.flatnonzero(~is_known), _VOXELS_ELSEWHERE, random)
         features = view.features.flatten(1).T
         return Sample(_with_one(features[at]), torch.from_numpy(flat[at].astype(np.int64)),
-                      torch.from_numpy(stands_for), _with_one(features[elsewhere]), torch.from_numpy(radii))
+                      torch.from_numpy(stands_for), _with_one(features[elsewhere]), torch.from_numpy(radii),
+                      _is_known(view.kind, self.model))
+
+
+def _median_radius(samples: Sequence[Sample]) -> float:
+    """Of the objects of a new kind, voxels; in a known kind there are no specks to be mended."""
+    radii = [sample.radii for sample in samples if not sample.is_known and len(sample.radii)]
+    return float(torch.cat(radii).median()) if radii else 0.0
+
+
+def _is_known(kind: tuple[float, ...], model: Model) -> bool:
+    """Whether a picture is like those that a model was trained on, or taught; False where nobody says which."""
+    known = (*model.trained_on, *(row for part in model.parts.values() for row in part.taught))
+    return bool(known) and not is_new(kind, known)
 
 
 def _radii(objects: NDArray[Any], ndim: int) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ __all__ = ["Sample", "fit_logistic"]
 
 _N_STEPS = 60
 _RIDGE = 1e-2  # of a feature's variance, against the weight of all voxels together, which is about 1
+_KNOWN = 8.0  # how much more firmly answers are held in a kind of picture that is known; see docs/learning.md
 _FULL_TRUST = 500  # corrected voxels from which on they count as much as everything else together
 
 
@@ -27,6 +28,7 @@ class Sample:
     weight : (n,) how many corrected voxels each of them stands for
     elsewhere : (m, width + 1) of voxels that nobody looked at
     radii : (object,) of the corrected objects, voxels; empty where there are none
+    is_known : of a kind of picture that the prior was made for
     """
 
     features: Tensor
@@ -34,14 +36,16 @@ class Sample:
     weight: Tensor
     elsewhere: Tensor
     radii: Tensor
+    is_known: bool = False
 
 
 def fit_logistic(samples: Sequence[Sample], prior: Tensor, start: Tensor, hold: float) -> Tensor:
     """Weights (class, width + 1) that agree with the corrections and change other answers little.
 
     Minimises the cross entropy on corrected voxels, a class counting as the root of its size, plus the divergence from
-    the prior's answers on the others, plus a small ridge around the prior. The others count `hold` times the more, the
-    more often the prior was right where the user corrected: where it was wrong, it is wrong elsewhere, too.
+    the prior's answers on the others, plus a small ridge around the prior. In a new kind of picture the others count
+    `hold` times, the less the more often the prior was wrong where the user corrected: there it is wrong elsewhere,
+    too. In a known kind it is right elsewhere, whatever the user corrects, and they count some times as much.
 
     Parameters
     ----------
@@ -61,11 +65,12 @@ def fit_logistic(samples: Sequence[Sample], prior: Tensor, start: Tensor, hold: 
     counts = stands_for @ target
     trust = stands_for.sum() / (stands_for.sum() + _FULL_TRUST)
     balanced = stands_for * (target @ counts.clamp(min=1).rsqrt())
-    anchor = hold * (1 - trust + trust * _skill(known @ prior.T, target, stands_for)) ** 2
+    believed = float(1 - trust + trust * _skill(known @ prior.T, target, stands_for)) ** 2
+    anchor = torch.cat([torch.full((len(sample.elsewhere),), _KNOWN if sample.is_known else believed).double()
+                        for sample in samples])
     rows = torch.cat([known, elsewhere])
     wanted = torch.cat([target, (elsewhere @ prior.T).softmax(1)])
-    weights = torch.cat([trust * balanced / balanced.sum(),
-                         torch.ones(len(elsewhere), dtype=torch.float64) * anchor / max(1, len(elsewhere))])
+    weights = torch.cat([trust * balanced / balanced.sum(), hold * anchor / max(1, len(elsewhere))])
     gram = rows.T @ (rows * weights[:, None])
     ridge = _ridge(rows, n_classes)
     factor = torch.linalg.cholesky(0.5 * gram + ridge.diag())

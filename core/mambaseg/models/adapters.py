@@ -64,17 +64,20 @@ def apply_adapters(model: Model, network: nn.Module) -> None:
     ------
     ModelError : a file is missing, changed, or does not fit the network
     """
-    from mambaseg.models.taps import add_step
+    from mambaseg.models.taps import add_step, tap_width
 
+    shape = (model.n_outputs, model.n_outputs + tap_width(network, model) + 1)
     for adapter in model.adapters:
         if not adapter.is_on or adapter.network not in ("", model.checksum):
             continue
         for step in read_steps(model, adapter):
             weights, sigma = step.get("weights"), step.get("sigma")
-            if (weights is None or sigma is None or weights.ndim != 2 or len(weights) != model.n_outputs
-                    or sigma.numel() != 1 or not weights.isfinite().all() or not 0 <= float(sigma) <= _MAX_SIGMA):
-                raise ModelError(f'The adapter "{adapter.name}" was not made for {model.title}; remove the adapter.')
-            add_step(network, step)
+            if (weights is None or sigma is None or weights.shape != shape or sigma.numel() != 1
+                    or not weights.isfinite().all() or not 0 <= float(sigma) <= _MAX_SIGMA):
+                raise ModelError(f'The adapter "{adapter.name}" was made for another model than {model.title}, or by '
+                                 "an older version that looked at less; remove it (mambaseg models adapter FOLDER "
+                                 f"{adapter.name} --set removed) and correct again.")
+            add_step(network, model, step)
 
 
 def read_steps(model: Model, adapter: Adapter) -> list[dict[str, Tensor]]:

@@ -1,15 +1,16 @@
-"""What an adapter computes: a linear map of the network's logits, its early features and its input's texture, blurred.
+"""What an adapter computes: a linear map of the network's logits, what it sees early on, and what lies around; blurred.
 
 The early stages of an encoder know edges and textures of every kind of picture; the last layer only sees what helped
-with the pictures of the training. A classifier of
-single voxels answers in specks; the blur, by the size of the objects, mends them.
+with the pictures of the training. Where a model finds classes, what it answers in the surroundings tells place: how far
+a voxel is from a border, which looks do not tell. A classifier of single voxels answers in specks; the blur, by the
+size of the objects, mends them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,13 @@ from torch.nn import functional
 
 from mambaseg.nets.umamba import UMamba
 
-__all__ = ["Watch", "add_step", "blur", "mix", "tap_names", "tap_width", "texture"]
+if TYPE_CHECKING:
+    from mambaseg.models.model import Model
 
-_SCALES = (1.0, 2.0, 4.0, 8.0)  # voxels
+__all__ = ["Watch", "add_step", "blur", "mix", "surroundings", "tap_names", "tap_width", "texture"]
+
+_SCALES = (1.0, 2.0, 4.0, 8.0)  # voxels, of the texture
+_SURROUNDINGS = (4.0, 8.0)  # voxels; chosen by the study in docs/learning.md, as is that objects have none
 
 
 def tap_names(network: nn.Module) -> tuple[str, ...]:
@@ -30,31 +35,27 @@ def tap_names(network: nn.Module) -> tuple[str, ...]:
     return tuple(f"encoder.stages.{index}" for index in range(min(n_stages, len(network.strides))))
 
 
-def tap_width(network: nn.Module, n_channels: int) -> int:
-    """Channels of all that `Watch.take` gives, together, for an input of `n_channels`."""
-    width = n_channels + 3 * len(_SCALES)
+def tap_width(network: nn.Module, model: Model) -> int:
+    """Channels of all that `Watch.take` gives, together."""
+    width = model.n_channels + 3 * len(_SCALES) + model.n_outputs * len(_reaches(model))
     for name in tap_names(network):
         modules = network.get_submodule(name).modules()
         width += [module.out_channels for module in modules if isinstance(module, nn.Conv2d | nn.Conv3d)][-1]
     return width
 
 
+def _reaches(model: Model) -> tuple[float, ...]:
+    """How far the surroundings reach that count, voxels."""
+    return () if model.kind == "instances" else _SURROUNDINGS
+
+
 class Watch:
-    """Keeps what modules of a network gave in the last forward pass.
+    """Keeps what modules of a model's network gave in the last forward pass."""
 
-    Parameters
-    ----------
-    names : of modules; see `tap_names`
-
-    Raises
-    ------
-    AttributeError : the network has no such module
-    """
-
-    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
-        self.names = names
+    def __init__(self, network: nn.Module, model: Model) -> None:
+        self.names, self.reaches = tap_names(network), _reaches(model)
         self._seen: dict[str, Tensor] = {}
-        for name in names:
+        for name in self.names:
             network.get_submodule(name).register_forward_hook(self._keeper(name))
 
     def _keeper(self, name: str) -> Any:
@@ -63,9 +64,19 @@ class Watch:
 
         return keep
 
-    def take(self, x: Tensor) -> list[Tensor]:
-        """Features of each module enlarged to the input x (batch, channel, *S), then x itself, then its texture."""
-        return [*(_enlarged(self._seen.pop(name), x) for name in self.names), x, texture(x)]
+    def take(self, x: Tensor, logits: Tensor) -> list[Tensor]:
+        """All features at full resolution, each (batch, channel, *S).
+
+        Parameters
+        ----------
+        x, logits : input and answer of the pass, (batch, channel, *S) and (batch, class, *S)
+
+        Returns
+        -------
+        What each module gave, enlarged; x itself; its texture; the answer's surroundings
+        """
+        return [*(_enlarged(self._seen.pop(name), x) for name in self.names), x, texture(x),
+                *surroundings(logits, self.reaches)]
 
 
 def _enlarged(features: Tensor, x: Tensor) -> Tensor:
@@ -115,19 +126,25 @@ def texture(x: Tensor) -> Tensor:
     return torch.cat(found, 1)
 
 
-def add_step(network: nn.Module, step: Mapping[str, Tensor]) -> None:
-    """Let a network give the logits that `mix` makes of its own.
+def surroundings(logits: Tensor, reaches: Sequence[float] = _SURROUNDINGS) -> list[Tensor]:
+    """Share of each class around a voxel, (batch, class, *S), for each reach."""
+    shares = logits.softmax(1)
+    return [blur(shares, sigma) for sigma in reaches]
+
+
+def add_step(network: nn.Module, model: Model, step: Mapping[str, Tensor]) -> None:
+    """Let a model's network give the logits that `mix` makes of its own.
 
     Parameters
     ----------
     step : "weights" and "sigma" as of `mix`; the features are those of `tap_names` and the input
     """
-    watch = Watch(network, tap_names(network))
+    watch = Watch(network, model)
     weights, sigma = step["weights"], float(step["sigma"])
 
     def change(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
         first = output[0] if isinstance(output, list | tuple) else output
-        mixed = mix(torch.cat([first, *watch.take(inputs[0])], 1), weights, sigma)
+        mixed = mix(torch.cat([first, *watch.take(inputs[0], first)], 1), weights, sigma)
         return [mixed, *output[1:]] if isinstance(output, list | tuple) else mixed
 
     network.register_forward_hook(change)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import mambaseg
 from mambaseg._errors import UserError
@@ -15,7 +16,7 @@ from mambaseg.learn.head import InstantSession
 from mambaseg.learn.simulate import correct_objects
 from mambaseg.metrics import f1
 from mambaseg.models import Model, load_model
-from mambaseg.models.adapters import remove_adapter, switch_adapter
+from mambaseg.models.adapters import remove_adapter, save_adapter, switch_adapter
 from tiny_models import save_tiny
 
 
@@ -155,6 +156,15 @@ def test_a_changed_adapter_is_refused(own_model: Model, picture: tuple[mambaseg.
     file.write_bytes(file.read_bytes()[:-4] + b"abcd")
     with pytest.raises(UserError, match='adapter "halo"'):
         load_model(own_model.folder or "").build()
+
+
+def test_an_adapter_of_other_features_is_refused(own_model: Model) -> None:
+    n_outputs = own_model.n_outputs
+    weights = torch.eye(n_outputs, n_outputs + 1)
+    stored = save_adapter(own_model, "older", [{"weights": weights, "sigma": torch.zeros(1)}], {})
+    with pytest.raises(UserError, match=r'"older" was made for another model.* --set removed'):
+        stored.build()
+    remove_adapter(stored, "older").build()
 
 
 @pytest.mark.parametrize(("ndim", "shape"), [(3, (20, 24, 18)), (2, (5, 40, 36))])

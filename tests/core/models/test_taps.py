@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from mambaseg.models import Model
-from mambaseg.models.taps import add_step, blur, tap_width
+from mambaseg.models.taps import add_step, blur, surroundings, tap_width
 from tiny_models import save_tiny
 
 
@@ -19,6 +19,15 @@ def test_the_blur_is_scipys(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(blur(torch.from_numpy(values)[None, None], 1.5)[0, 0].numpy(), wanted, atol=1e-12)
 
 
+def test_surroundings_tell_how_far_a_border_is() -> None:
+    border = torch.zeros(1, 2, 9, 80)
+    border[:, 0, :, :40], border[:, 1, :, 40:] = 20, 20
+    shares = torch.stack(surroundings(border), 1)  # (batch, scale, class, y, x)
+    torch.testing.assert_close(shares.sum(2), torch.ones_like(shares.sum(2)))
+    assert (shares[:, :, 1, :, 36:45].diff(dim=-1) > 0.02).all()
+    torch.testing.assert_close(shares[:, :, 1, :, 40 - 6], 1 - shares[:, :, 1, :, 40 + 5])
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_step_at_its_start_leaves_the_answer_and_another_moves_it(tmp_path_factory: pytest.TempPathFactory,
                                                                     ndim: int) -> None:
@@ -27,9 +36,9 @@ def test_a_step_at_its_start_leaves_the_answer_and_another_moves_it(tmp_path_fac
     x = torch.randn(1, 1, *model.plan.patch_size)
     with torch.inference_mode():
         plain = model.build()(x)
-        weights = torch.eye(model.n_outputs, model.n_outputs + tap_width(model.build(), 1) + 1)
+        weights = torch.eye(model.n_outputs, model.n_outputs + tap_width(model.build(), model) + 1)
         network = model.build()
-        add_step(network, {"weights": weights, "sigma": torch.zeros(1)})
+        add_step(network, model, {"weights": weights, "sigma": torch.zeros(1)})
         torch.testing.assert_close(network(x), plain)
         weights[0, -1] = 2.0
         torch.testing.assert_close(network(x)[:, 0], plain[:, 0] + 2)
