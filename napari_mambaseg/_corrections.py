@@ -24,7 +24,7 @@ from mambaseg import UserError, words
 from mambaseg.learn import Project, ProjectImage, default_folder, identify, project_of
 from mambaseg.learn.corrections import Counts
 from mambaseg.learn.undo import Steps
-from napari_mambaseg._adapt import Reading, to_image
+from napari_mambaseg._adapt import Reading, Source, to_image
 from napari_mambaseg._background import Background, timer
 from napari_mambaseg._layers import n_objects, recolour
 from napari_mambaseg._rims import rim_labels, rim_layer
@@ -38,6 +38,7 @@ _COUNT_MS = 150
 _AT_ONCE = 2**23  # voxels that are compared within one event; more of them piece by piece
 _PIECE = 2**22
 _MOST_RIMMED = 2**25
+_MOST_LOADED_BYTES = 2**31
 
 Box = tuple[slice, ...]
 
@@ -160,7 +161,7 @@ class Corrector:
 
     def open(self, order: Order) -> tuple[Project, ProjectImage]:
         """The strokes on an image, in the project that has it, else the one at work, else a new one. For a thread."""
-        identity = identify(to_image(order.source))
+        identity = identify(to_image(_in_memory(order.source)))
         folder = project_of(identity)
         if folder is None:
             folder = next((each.folder for each in reversed(self._projects.values())), default_folder(identity))
@@ -367,6 +368,22 @@ class Corrector:
         layer = event.value
         if layer in self._orders and all(each.layer != layer for each in self.pictures):
             self.take(layer, self._orders[layer], layer.data)
+
+
+def _in_memory(source: Source) -> Source:
+    """A lazy picture read once: what identifies it goes through it row by row, and each would read its chunks again.
+
+    Raises
+    ------
+    UserError : it is too large for that
+    """
+    if not source.is_lazy:
+        return source
+    n_bytes = math.prod(source.array.shape) * np.dtype(source.array.dtype).itemsize
+    if n_bytes > _MOST_LOADED_BYTES:
+        raise UserError(f"{source.name} is too large to be corrected: its {n_bytes / 1e9:.0f} GB would have to be read "
+                        "whole. Save the part that you want to correct as a picture of its own.")
+    return dataclasses.replace(source, array=np.asarray(source.array))
 
 
 def put(layer: Any, box: Box, labels: NDArray[np.int32]) -> None:

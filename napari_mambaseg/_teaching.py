@@ -67,6 +67,8 @@ class Teaching:
     def on_shown(self, shown: Shown) -> None:
         """A segmentation has come."""
         self.corrector.take(shown.layer, shown.order, shown.outcome.labels, shown)
+        if not self.corrector.pictures:
+            self._correct.wait_for("Getting ready to keep what you correct…")
 
     def confirm(self) -> None:
         """Key C: what is in view is right."""
@@ -178,7 +180,9 @@ class Teaching:
 
     def _on_not_kept(self, sentence: str, details: str) -> None:
         picture = self.corrector.current
-        if picture is not None and picture.problem:
+        if picture is None:
+            self._correct.wait_for(sentence)
+        elif picture.problem:
             self._correct.show_saved(picture.saved_s, picture.problem)
         self._fail(sentence, details)
 

@@ -1,5 +1,6 @@
 """Correcting with real mouse strokes: what is in the journal is what the layer shows, whatever the user does."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mambaseg.learn import Project, identify, project_of
 from mambaseg.learn.corrections import CONFIRMED, CORRECTED
 from mambaseg.learn.journal import JournalError
 from napari_mambaseg._adapt import source_of, to_image
+from napari_mambaseg._corrections import _in_memory
 from napari_mambaseg._objects import merge_objects, split_object
 from napari_mambaseg._writer import RECORD
 
@@ -333,6 +335,26 @@ def test_work_goes_on_where_it_stopped(desk: Any, window: Any) -> None:
     kept = again.panel.teaching.corrector.current.image
     again.qtbot.waitUntil(lambda: np.array_equal(kept.labels(), layer.data), timeout=20_000)
     assert (layer.data != left).any()
+
+
+def test_lazy_picture_is_read_once_and_not_if_it_is_too_large(make_napari_viewer: Any) -> None:
+    da = pytest.importorskip("dask.array")
+    reads: list[tuple[int, ...]] = []
+
+    def read(block: Any) -> Any:
+        reads.append(block.shape)
+        return block
+
+    lazy = da.from_array(np.arange(4096.0).reshape(64, 64), chunks=(16, 64)).map_blocks(read, meta=np.empty((0, 0)))
+    viewer = make_napari_viewer()
+    source = source_of(viewer.add_image(lazy, contrast_limits=(0, 1)))
+    del reads[:]
+    loaded = _in_memory(source)
+    assert len(reads) == 4
+    np.testing.assert_array_equal(loaded.array, np.arange(4096.0).reshape(64, 64))
+    large = da.zeros((40_000, 40_000), chunks=512, dtype=np.uint16)
+    with pytest.raises(UserError, match="big is too large to be corrected: its 3 GB would have to be read"):
+        _in_memory(dataclasses.replace(source, name="big", array=large))
 
 
 _PAINT = """
