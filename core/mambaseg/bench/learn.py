@@ -38,7 +38,8 @@ from mambaseg.nets.registry import build
 from mambaseg.progress import Progress
 from mambaseg.segmentation import segment
 from mambaseg.segmentation.run import as_image
-from mambaseg.train.dataset import Dataset, open_dataset
+from mambaseg.train.dataset import CaseFiles, Dataset, open_dataset
+from mambaseg.train.run import train
 
 __all__ = ["run"]
 
@@ -46,6 +47,7 @@ Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x);
 
 _VIEW_PX = 512
 _QUICK = dataclasses.replace(FREE, rate=3e-3, patch_size=64)  # of a network made in seconds
+_PARENT_MINUTES = 10.0  # of training on fluorescence
 _SHIFT_VOXELS = 6  # of the border between the two halves of the hippocampus
 
 
@@ -111,9 +113,9 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
     Parameters
     ----------
     quick : one seed, a small model, drawn pictures; below 45 s on two cores
-    data : folder with ``cells2d`` and ``nuclei2d``: from the bundled nuclei model to phase contrast; and, where it has
-        ``hippocampus3d``, from the bundled model to another border between the two classes. None: drawn pictures, from
-        bright discs to grey ones with a rim
+    data : folder with ``cells2d`` and ``nuclei2d``: from the bundled nuclei model to phase contrast, and from a model
+        trained on fluorescence alone to tissue and brightfield; and, where it has ``hippocampus3d``, from the bundled
+        model to another border between the two classes. None: drawn pictures, from bright discs to grey ones with a rim
     n_seeds : pictures that are corrected, one after the other; medians over them
     say : called with a line for each thing measured; None: nobody listens
 
@@ -127,6 +129,8 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
         if data is None:
             return figures | _compare(_drawn(Path(folder), 1 if quick else n_seeds, 40 if quick else 150), say)
         figures |= _compare(_cells(Path(data), Path(folder), n_seeds), say)
+        tissue = _compare(_tissue(Path(data), Path(folder), n_seeds), say)
+        figures |= {f"tissue_{name}": value for name, value in tissue.items()}
         if (Path(data) / "hippocampus3d").is_dir():
             moved = _compare(_hippocampus(Path(data), Path(folder), n_seeds), say, 3, 1)
             figures |= {f"hippocampus_{name.replace('objects', 'slices')}": value for name, value in moved.items()}
@@ -244,26 +248,49 @@ def _cells(data: Path, folder: Path, n_seeds: int) -> _Study:
             raise DatasetError(f"{data} has no folder {name}; give a folder with cells2d and nuclei2d.")
     cells, nuclei = (open_dataset(data / name, True) for name in ("cells2d", "nuclei2d"))
     parent = load_model("nuclei-2d")
-    train = _pictures(cells, "train", 2)
-    pace = _measure(parent, train[0], folder)
-    every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in train]
-    ceiling = finetune(parent, every, None, iterations=pace.iterations(600), hold_out=0.0).save(folder / "ceiling")
-    return _Study(parent, ceiling, train[::max(1, len(train) // n_seeds)][:n_seeds], _pictures(cells, "validation", 2),
-                  _pictures(nuclei, "validation", 1)[::4], pace, folder)
+    pictures = _pictures(cells, cells.train, 2)
+    pace = _measure(parent, pictures[0], folder)
+    ceiling = _taught_all(parent, pictures, pace.iterations(600), folder / "ceiling")
+    return _Study(parent, ceiling, pictures[_spread(len(pictures), n_seeds)], _pictures(cells, cells.validation, 2),
+                  _pictures(nuclei, nuclei.validation[::4], 1), pace, folder)
+
+
+def _tissue(data: Path, folder: Path, n_seeds: int) -> _Study:
+    """From a model that saw fluorescence alone to tissue and brightfield; the bundled one was trained on all."""
+    nuclei = open_dataset(data / "nuclei2d", True)
+    fluorescent = {file["id"] for file in nuclei.info.get("files", ()) if file.get("category") == "fluorescence"}
+    known, other = ([[case for case in part if (case.name in fluorescent) == wanted]
+                     for part in (nuclei.train, nuclei.validation)] for wanted in (True, False))
+    table = folder / "fluorescence.csv"
+    rows = [f"{case.images[0].resolve()},{case.labels.resolve()}" for case in known[0]]
+    table.write_text("\n".join(["image,labels", *rows]), encoding="utf-8")
+    parent = train(table, "umamba-bot", folder / "fluorescence", minutes=_PARENT_MINUTES, instances=True)
+    pictures = _pictures(nuclei, other[0][_spread(len(other[0]), n_seeds)], 1)
+    return _Study(parent, load_model("nuclei-2d"), pictures, _pictures(nuclei, other[1], 1),
+                  _pictures(nuclei, known[1][::4], 1), _measure(parent, pictures[0], folder), folder / "tissue")
 
 
 def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
     """The same volumes, but their two halves meet elsewhere; there is no old kind that could be forgotten."""
     volumes = open_dataset(data / "hippocampus3d")
     parent = load_model("hippocampus-mri")
-    train, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
-                  for part in ("train", "validation"))
-    pace = _measure(parent, train[0], folder)
-    every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in train]
-    ceiling = finetune(parent, every, None, iterations=pace.iterations(240), hold_out=0.0,
-                       policy=FREE).save(folder / "hippocampus-ceiling")
-    return _Study(parent, ceiling, train[::max(1, len(train) // n_seeds)][:n_seeds], new, [], pace,
-                  folder / "hippocampus")
+    pictures, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
+                     for part in (volumes.train, volumes.validation))
+    pace = _measure(parent, pictures[0], folder)
+    ceiling = _taught_all(parent, pictures, pace.iterations(240), folder / "hippocampus-ceiling")
+    return _Study(parent, ceiling, pictures[_spread(len(pictures), n_seeds)], new, [], pace, folder / "hippocampus")
+
+
+def _spread(n_all: int, n_wanted: int) -> slice:
+    """Which of many to take, evenly spread."""
+    step = max(1, n_all // n_wanted)
+    return slice(0, n_wanted * step, step)
+
+
+def _taught_all(parent: Model, pictures: Sequence[Picture], iterations: int, folder: Path) -> Model:
+    """What the parent becomes when every picture is right from edge to edge."""
+    every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in pictures]
+    return finetune(parent, every, None, iterations=iterations, hold_out=0.0, policy=FREE).save(folder)
 
 
 def _moved_border(labels: NDArray[Any]) -> NDArray[np.int32]:
@@ -275,10 +302,10 @@ def _moved_border(labels: NDArray[Any]) -> NDArray[np.int32]:
     return np.where(labels > 0, moved[tuple(nearest)], 0).astype(np.int32)
 
 
-def _pictures(data: Dataset, part: str, step: int) -> list[Picture]:
+def _pictures(data: Dataset, cases: Sequence[CaseFiles], step: int) -> list[Picture]:
     """Images and truth; grey pictures averaged over blocks of `step` pixels where that is more than 1."""
     found = []
-    for case in getattr(data, part):
+    for case in cases:
         image, labels = case.read()
         shown: Image | NDArray[Any] = image
         labels = data.to_classes(labels)

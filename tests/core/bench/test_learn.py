@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 
 from mambaseg._errors import DatasetError
 from mambaseg.bench import learn
+from mambaseg.bench.pictures import bright, phase
+from mambaseg.bench.small import train_small
+from mambaseg.models import Model
+from mambaseg.train.dataset import open_dataset
 
 PROMISED = {"instant_seconds_median", "instant_gap_closed", "thorough_gap_closed_20_objects_60s",
             "thorough_gap_closed_5_objects_20s", "scratch_gap_closed_20_objects_60s", "forgetting_points"}
@@ -23,6 +31,39 @@ def test_a_quick_study_has_all_figures() -> None:
     assert figures["trained_on_all_score"] > figures["untouched_score"] + 0.3
     assert figures["thorough_gap_closed_20_objects_60s"] > 0.3
     assert any("untouched" in line for line in said)
+
+
+def _write_nuclei(folder: Path) -> None:
+    """Five fluorescent and four other pictures, of each one held out."""
+    cases = [(f"glow{seed}", "fluorescence", bright(seed)) for seed in range(5)]
+    cases += [(f"stain{seed}", "histology", phase(seed)) for seed in range(4)]
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for name, _, (image, labels) in cases:
+        tifffile.imwrite(folder / "images" / f"{name}.tif", image)
+        tifffile.imwrite(folder / "labels" / f"{name}.tif", labels.astype(np.uint16))
+    names = [name for name, _, _ in cases]
+    held_out = ["glow4", "stain3"]
+    (folder / "split.json").write_text(json.dumps({"train": [n for n in names if n not in held_out], "val": held_out}))
+    (folder / "dataset.json").write_text(json.dumps({
+        "label_type": "instance", "files": [{"id": name, "category": kind} for name, kind, _ in cases]}))
+
+
+def test_the_model_of_fluorescence_never_sees_tissue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_nuclei(tmp_path / "data" / "nuclei2d")
+    seen: list[str] = []
+
+    def learn_little(table: Path, network: str, output: Path, **settings: Any) -> Model:
+        seen.extend(case.name for case in open_dataset(table, True, fold="all").train)
+        return train_small(output, 2)
+
+    monkeypatch.setattr(learn, "train", learn_little)
+    monkeypatch.setattr(learn, "_measure", lambda *_: learn._Pace(1.0))
+    study = learn._tissue(tmp_path / "data", tmp_path, 3)
+    assert sorted(seen) == ["glow0", "glow1", "glow2", "glow3"]
+    assert [len(each) for each in (study.corrected, study.new, study.old)] == [3, 1, 1]
+    np.testing.assert_array_equal(study.new[0][1], phase(3)[1])
+    np.testing.assert_array_equal(study.old[0][1], bright(4)[1])
 
 
 def test_a_folder_without_the_sets_is_told(tmp_path: Path) -> None:
