@@ -114,7 +114,10 @@ def joined(recipe: BundledModel, data: Dataset, given: argparse.Namespace) -> Mo
     """The bundled model and another as one package, with the training of each."""
     parts = [load_model(given.name), load_model(given.join)]
     made = make_ensemble(parts, given.runs / given.name / "joined")
-    training = {"members": [{"name": part.name, "network": part.network, **part.training} for part in parts]}
+    shared = {key: parts[0].training[key] for key in ("data", "n_cases", "n_held_out")}
+    own = [{key: value for key, value in part.training.items() if key not in shared} for part in parts]
+    training = shared | {"members": [{"name": part.name, "network": part.network, **each}
+                                     for part, each in zip(parts, own, strict=True)]}
     model = recipe.finished(dataclasses.replace(made, name=given.name, training=training), data)
     return saved(model, made, given.output or BUNDLED / given.name)
 
