@@ -24,7 +24,7 @@ def warm_up_kernels(background: bool, on_message: Callable[[str], None] | None, 
 
     def announce() -> None:
         announced.set()
-        say("Getting the selective scan ready; the first time it is compiled for this processor, which takes seconds.")
+        say("Compiling the selective scan for this processor; this happens once and takes some seconds.")
 
     def compile_all() -> None:
         slow = threading.Timer(1.0, announce)
