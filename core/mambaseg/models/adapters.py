@@ -64,6 +64,8 @@ def apply_adapters(model: Model, network: nn.Module) -> None:
     ------
     ModelError : a file is missing, changed, or does not fit the network
     """
+    if not model.adapters:
+        return
     from mambaseg.models.taps import add_step, tap_width
 
     shape = (model.n_outputs, model.n_outputs + tap_width(network, model) + 1)

@@ -128,6 +128,8 @@ def texture(x: Tensor) -> Tensor:
 
 def surroundings(logits: Tensor, reaches: Sequence[float] = _SURROUNDINGS) -> list[Tensor]:
     """Share of each class around a voxel, (batch, class, *S), for each reach."""
+    if not reaches:
+        return []
     shares = logits.softmax(1)
     return [blur(shares, sigma) for sigma in reaches]
 
