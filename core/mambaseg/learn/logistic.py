@@ -14,6 +14,8 @@ __all__ = ["Sample", "fit_logistic"]
 _N_STEPS = 60
 _RIDGE = 1e-2  # of a feature's variance, against the weight of all voxels together, which is about 1
 _KNOWN = 8.0  # how much more firmly answers are held in a kind of picture that is known; see docs/learning.md
+_REACH = 0.7  # standard deviations of the features, how far a correction speaks for others; see docs/learning.md
+_MOST_COMPARED = 1500  # corrected voxels that others are compared with
 _FULL_TRUST = 500  # corrected voxels from which on they count as much as everything else together
 
 
@@ -44,8 +46,9 @@ def fit_logistic(samples: Sequence[Sample], prior: Tensor, start: Tensor, hold: 
 
     Minimises the cross entropy on corrected voxels, a class counting as the root of its size, plus the divergence from
     the prior's answers on the others, plus a small ridge around the prior. In a new kind of picture the others count
-    `hold` times, the less the more often the prior was wrong where the user corrected: there it is wrong elsewhere,
-    too. In a known kind it is right elsewhere, whatever the user corrects, and they count some times as much.
+    `hold` times, the less the more often the prior was wrong where the user corrected, but only those that look like
+    what was corrected: of the rest nobody said anything. In a known kind the prior is right elsewhere, whatever the
+    user corrects, and they count some times as much.
 
     Parameters
     ----------
@@ -66,8 +69,8 @@ def fit_logistic(samples: Sequence[Sample], prior: Tensor, start: Tensor, hold: 
     trust = stands_for.sum() / (stands_for.sum() + _FULL_TRUST)
     balanced = stands_for * (target @ counts.clamp(min=1).rsqrt())
     believed = float(1 - trust + trust * _skill(known @ prior.T, target, stands_for)) ** 2
-    anchor = torch.cat([torch.full((len(sample.elsewhere),), _KNOWN if sample.is_known else believed).double()
-                        for sample in samples])
+    anchor = torch.cat([torch.full((len(sample.elsewhere),), _KNOWN).double() if sample.is_known
+                        else 1 - (1 - believed) * _likeness(sample.elsewhere, known) for sample in samples])
     rows = torch.cat([known, elsewhere])
     wanted = torch.cat([target, (elsewhere @ prior.T).softmax(1)])
     weights = torch.cat([trust * balanced / balanced.sum(), hold * anchor / max(1, len(elsewhere))])
@@ -89,6 +92,18 @@ def _skill(logits: Tensor, target: Tensor, stands_for: Tensor) -> Tensor:
     n_present = (counts > 0).sum()
     share = ((right @ target) / counts.clamp(min=1)).sum() / n_present
     return ((share - 1 / len(counts)) / (1 - 1 / len(counts))).clamp(0, 1)
+
+
+def _likeness(elsewhere: Tensor, known: Tensor) -> Tensor:
+    """How much voxels look like the nearest of the corrected ones, (m,): 1 if alike, towards 0 far away."""
+    if not len(elsewhere):
+        return elsewhere.new_zeros(0)
+    rows = torch.cat([known, elsewhere])[:, :-1]
+    spread = rows.std(0, correction=0)
+    rows = ((rows - rows.mean(0)) / torch.where(spread > 1e-6, spread, 1.0)).float()
+    picked = torch.linspace(0, len(known) - 1, min(len(known), _MOST_COMPARED)).long()
+    near = torch.cdist(rows[len(known):], rows[picked]).amin(1).double()
+    return torch.exp(-0.5 * near.square() / (rows.shape[1] * _REACH**2))
 
 
 def _ridge(rows: Tensor, n_logits: int) -> Tensor:

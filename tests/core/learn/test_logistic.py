@@ -38,3 +38,20 @@ def test_a_known_kind_is_held_beside_a_new_one() -> None:
     new, known = _sample(), dataclasses.replace(_sample(), is_known=True)
     kept = [fit_logistic(samples, _PRIOR, _PRIOR, 0.6)[:, -1] for samples in ([new, new], [new, known])]
     assert (kept[0] - _PRIOR[:, -1]).abs().sum() > (kept[1] - _PRIOR[:, -1]).abs().sum()
+
+
+def test_what_looks_unlike_all_that_was_corrected_keeps_its_answer() -> None:
+    """One more feature tells another ground, where nobody corrected anything; the prior said 0 there, too."""
+    plain = _sample()
+
+    def on_ground(rows: torch.Tensor, value: float) -> torch.Tensor:
+        return torch.cat([rows[:, :3], torch.full_like(rows[:, :1], value), rows[:, 3:]], 1)
+
+    alike = on_ground(plain.elsewhere[200:], 0.0)
+    unlike = on_ground(plain.elsewhere[:200], 1.0)
+    sample = dataclasses.replace(plain, features=on_ground(plain.features, 0.0), elsewhere=torch.cat([alike, unlike]))
+    prior = torch.eye(2, 5, dtype=torch.float64)
+    weights = fit_logistic([sample], prior, prior, 0.6)
+    ones = [float(((rows @ weights.T).argmax(1) == 1).double().mean()) for rows in (alike, unlike)]
+    assert ones[0] > 0.4
+    assert ones[1] < 0.2
