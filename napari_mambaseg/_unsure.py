@@ -84,6 +84,8 @@ class Tour:
         if self.is_on:
             self._at += 1
             self._show()
+            if not self.is_on:
+                self.failed.emit(_NOWHERE)
 
     def end(self) -> None:
         """Show no place any more."""
@@ -94,10 +96,10 @@ class Tour:
         if picture not in self._corrector.pictures:
             return
         self._remove_ring()  # it may lie where another picture lies
-        if not stops:
-            self.failed.emit(_NOWHERE)
         self._stops, self._at = stops, 0
         self._show()
+        if not stops:
+            self.failed.emit(_NOWHERE)
 
     def _show(self) -> None:
         """Bring the place into view, with a ring around it."""

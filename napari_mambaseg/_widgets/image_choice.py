@@ -6,22 +6,14 @@ from typing import Any
 
 from napari.layers import Image
 from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 from napari_mambaseg._adapt import can_be_channels
+from napari_mambaseg._widgets.narrow_box import NarrowBox
 
-__all__ = ["ImageChoice", "narrow"]
-
-
-def narrow(box: QComboBox) -> QComboBox:
-    """A list that may be narrower than its longest entry."""
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(6)
-    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return box
+__all__ = ["ImageChoice"]
 
 
-class ImageChoice(QComboBox):
+class ImageChoice(NarrowBox):
     """Follows the viewer's layer list; `chosen` is emitted when another image is meant.
 
     An image that is made active in the layer list becomes the chosen one.
@@ -31,7 +23,6 @@ class ImageChoice(QComboBox):
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
-        narrow(self)
         self.setObjectName("image")
         self.setToolTip("The image layer to segment. Select several in the layer list to segment them all, or to use "
                         "them as the channels of one image.")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
 from mambaseg import words
 from mambaseg.models import BUNDLED_FOLDER, bundled, listed
 from napari_mambaseg._recent import recent_models
 from napari_mambaseg._widgets.card import label
-from napari_mambaseg._widgets.image_choice import narrow
+from napari_mambaseg._widgets.narrow_box import NarrowBox
 
 __all__ = ["ModelChoice"]
 
@@ -27,7 +27,7 @@ class ModelChoice(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = narrow(QComboBox())
+        self.box = NarrowBox()
         self.box.setObjectName("model")
         self.box.setToolTip("The trained network. “From a folder…” opens your own model package or an nnU-Net "
                             "model folder.")

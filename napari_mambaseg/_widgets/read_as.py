@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from psygnal import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
 
 from mambaseg.image import UNITS
 from napari_mambaseg._adapt import Reading
 from napari_mambaseg._widgets.card import label, named, push_button
-from napari_mambaseg._widgets.image_choice import narrow
+from napari_mambaseg._widgets.narrow_box import NarrowBox
 
 __all__ = ["ReadAs"]
 
@@ -83,12 +83,12 @@ class ReadAs(QWidget):
             field.blockSignals(False)
 
     def _make_fields(self) -> None:
-        self.axes = named(narrow(QComboBox()), "axes", "What each axis of the array stands for, the first one first.")
+        self.axes = named(NarrowBox(), "axes", "What each axis of the array stands for, the first one first.")
         self.spacing = named(QLineEdit(), "spacing", "Distance between neighbouring voxels, one number an axis: "
                              "2 x 0.5 x 0.5")
-        self.unit = named(narrow(QComboBox()), "unit", "Unit of the voxel size; px: not known.")
+        self.unit = named(NarrowBox(), "unit", "Unit of the voxel size; px: not known.")
         self.unit.addItems(UNITS)
-        self.channel = named(narrow(QComboBox()), "channel", "Which channel the model gets to see.")
+        self.channel = named(NarrowBox(), "channel", "Which channel the model gets to see.")
         self._form = QFormLayout(self.fields)
         self._form.setContentsMargins(0, 0, 0, 0)
         for text, field in (("Axes", self.axes), ("Voxel", self.spacing), ("Unit", self.unit),

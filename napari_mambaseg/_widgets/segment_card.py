@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
 
 from napari_mambaseg._widgets.card import Card, check_box, label, named, push_button
 from napari_mambaseg._widgets.decoding import Decoding
-from napari_mambaseg._widgets.image_choice import ImageChoice, narrow
+from napari_mambaseg._widgets.image_choice import ImageChoice
 from napari_mambaseg._widgets.model_choice import ModelChoice
+from napari_mambaseg._widgets.narrow_box import NarrowBox
 from napari_mambaseg._widgets.place_choice import PlaceChoice
 from napari_mambaseg._widgets.read_as import ReadAs
 from napari_mambaseg._widgets.run_bar import RunBar
@@ -99,7 +100,7 @@ class SegmentCard(Card):
 
     def _make_again(self) -> None:
         """What becomes of the former result when the same image is segmented again."""
-        self.again = named(narrow(QComboBox()), "again", "What becomes of the result that is already there.")
+        self.again = named(NarrowBox(), "again", "What becomes of the result that is already there.")
         self.again.addItem("Replace the last result", True)
         self.again.addItem("Keep it and add another", False)
         self.again.hide()

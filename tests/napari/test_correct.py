@@ -187,6 +187,19 @@ def test_tour_of_what_it_is_unsure_of(desk: Any) -> None:
         shown.press(Qt.Key.Key_Escape)
     assert card.unsure.text() == "Show me where it is unsure"
     assert "unsure" not in [layer.name for layer in shown.window.viewer.layers]
+    assert card.message.text() == "It is sure everywhere, or you have looked at all of it."
+
+
+def test_tour_where_all_was_looked_at_says_so(desk: Any) -> None:
+    shown = desk("instances")
+    shown.press(Qt.Key.Key_C)
+    shown.settle()
+    shown.teaching.corrector.confirm(shown.picture, (slice(None), slice(None)))
+    shown.settle()
+    shown.window.click("unsure")
+    shown.qtbot.waitUntil(lambda: shown.window.panel.correct.message.text().startswith("It is sure everywhere"),
+                          timeout=20_000)
+    assert shown.window.panel.correct.message.isVisible()
 
 
 def test_split_and_merge_by_two_clicks(desk: Any) -> None:

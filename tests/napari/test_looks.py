@@ -77,6 +77,16 @@ def test_no_text_is_cut_off(narrow: Any, theme: str) -> None:
     assert cut_off(panel) == []
 
 
+def test_long_names_end_in_an_ellipsis_and_the_open_list_shows_them(narrow: Any) -> None:
+    box = narrow["image"]
+    assert box.currentText() == "a picture with a rather long name"
+    assert box.shown_text.endswith("…")
+    assert box.fontMetrics().horizontalAdvance(box.shown_text) < box.width()
+    box.showPopup()
+    assert box.view().viewport().width() >= box.fontMetrics().horizontalAdvance(box.currentText())
+    box.hidePopup()
+
+
 def test_what_learning_says_comes_into_view(narrow: Any, qtbot: Any) -> None:
     panel = narrow.panel
     column = panel.column.verticalScrollBar()
