@@ -141,7 +141,8 @@ def fit(network: nn.Module, cases: Sequence[Case], validation: Sequence[Case], p
                            paste_share=_PASTE_SHARE if settings.small_data and settings.instances else 0.0)
     transform = augmentation(plan, settings.instances, settings.pictures, settings.mirror_axes, settings.small_data,
                              settings.other_looks)
-    with BatchLoader(sampler, transform, settings.encodings[0], seed, previous=settings.previous) as batches:
+    with BatchLoader(sampler, transform, settings.encodings[0], seed, previous=settings.previous,
+                     is_shared=run.device.type == "cpu") as batches:
         try:
             run.train(batches, progress)
         except (Cancelled, KeyboardInterrupt):
