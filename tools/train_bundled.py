@@ -16,13 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from bundled_models import BUNDLED_MODELS, BundledModel
+from numpy.typing import NDArray
 
 from mambaseg.instances import INSTANCE_TARGETS, Decoder
 from mambaseg.models import Model, load_model
 from mambaseg.models.ensemble import make_ensemble
-from mambaseg.models.package import save_package
+from mambaseg.models.package import make_test_input, save_package
 from mambaseg.nets import build
 from mambaseg.progress import Progress
 from mambaseg.train import recipes
@@ -32,6 +34,7 @@ from mambaseg.train.loop import fit
 from mambaseg.train.prepared import prepare_cases
 
 BUNDLED = Path(__file__).resolve().parents[1] / "core" / "mambaseg" / "models" / "bundled"
+_TEST_PX = 128  # side of the test input of models that answer together, most
 
 
 class Log:
@@ -86,7 +89,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--small-data", action=argparse.BooleanOptionalAction,
                         help="augmentation for few pictures; left out: the recipe's")
     parser.add_argument("--rescore", action="store_true", help="train nothing, score the bundled model anew")
-    parser.add_argument("--join", metavar="MODEL", help="train nothing, let this model answer beside the bundled one")
+    parser.add_argument("--last", action="store_true",
+                        help="keep the state at the end rather than the one with the best Dice on validation patches")
+    parser.add_argument("--join", metavar="MODEL", nargs="+", help="train nothing, let these answer together")
     parser.add_argument("--output", type=Path, help="folder of the package; left out: among the bundled ones")
     return parser.parse_args()
 
@@ -111,21 +116,22 @@ def rescored(name: str, recipe: BundledModel, data: Dataset) -> Model:
 
 
 def joined(recipe: BundledModel, data: Dataset, given: argparse.Namespace) -> Model:
-    """The bundled model and another as one package, with the training of each."""
-    parts = [load_model(given.name), load_model(given.join)]
+    """Several trained models as one package, with the training of each."""
+    parts = [load_model(part) for part in given.join]
     made = make_ensemble(parts, given.runs / given.name / "joined")
     shared = {key: parts[0].training[key] for key in ("data", "n_cases", "n_held_out")}
     own = [{key: value for key, value in part.training.items() if key not in shared} for part in parts]
     training = shared | {"members": [{"name": part.name, "network": part.network, **each}
                                      for part, each in zip(parts, own, strict=True)]}
     model = recipe.finished(dataclasses.replace(made, name=given.name, training=training), data)
-    return saved(model, made, given.output or BUNDLED / given.name)
+    small = make_test_input(model, sides=[min(side, _TEST_PX) for side in model.plan.patch_size])  # packages are 8 MB
+    return saved(model, made, given.output or BUNDLED / given.name, small)
 
 
-def saved(model: Model, source: Model, folder: Path) -> Model:
+def saved(model: Model, source: Model, folder: Path, test_input: NDArray[np.float32] | None = None) -> Model:
     """A package as `model` describes it, of the networks of `source`."""
     first, *others = [network.state_dict() for network in source.build_all()]
-    return save_package(folder, model, first, members=others, half=True)
+    return save_package(folder, model, first, test_input, members=others, half=True)
 
 
 def trained(given: argparse.Namespace, recipe: BundledModel, data: Dataset) -> Model:
@@ -146,7 +152,8 @@ def trained(given: argparse.Namespace, recipe: BundledModel, data: Dataset) -> M
                                     **{key: start.training.get(key) for key in ("iterations", "seconds")}}}
     settings = dataclasses.replace(recipe.settings, regions=data.regions)
     state = fit(network, cases, validation, recipe.plan, settings, work, given.resume, Log(), objective)
-    model, weights = described(given.name, recipe, data, state, started), network.state_dict()
+    model = described(given.name, recipe, data, state, started)
+    weights = (state.average or state.weights) if given.last else network.state_dict()
     candidate = save_package(work / "package", model, weights, half=True)
     return save_package(given.output or BUNDLED / given.name, recipe.finished(candidate, data), weights, half=True)
 

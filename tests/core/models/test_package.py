@@ -257,6 +257,19 @@ def test_good_safetensors_of_no_model_say_what_is_missing(package: Path, shared:
         load_package(package)
 
 
+def test_a_test_input_may_be_smaller_than_usual_but_not_larger(tmp_path: Path) -> None:
+    model = tiny_models.tiny_model()
+    state = tiny_models.tiny_state(model)
+    side = make_test_input(model).shape[-1]
+    small = save_package(tmp_path / "small", model, state, make_test_input(model, sides=(side // 2,) * 2))
+    assert check_package(small) < 1e-4
+    np.save(tmp_path / "small" / "test_output.npy", np.load(tmp_path / "small" / "test_output.npy") + 1)
+    assert check_package(small) == pytest.approx(1, abs=1e-4)
+    large = save_package(tmp_path / "large", model, state, make_test_input(model, sides=(2 * side,) * 2))
+    with pytest.raises(ModelError, match=r"test_input\.npy holds .* get a fresh copy"):
+        check_package(large)
+
+
 def test_a_pickle_in_place_of_the_test_input_is_not_opened(package: Path) -> None:
     np.save(package / "test_input.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ModelError, match=r"test_input\.npy"):
