@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ _MOST_IMAGES = 8  # those with most labels
 _SHARE_OF_MEDIAN = 0.25  # of the corrected objects' size: what is smaller is debris; see docs/learning.md
 _MOST_SMALLER = 5  # per cent of the corrected objects
 _SPLITS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75)
-_LEAST_GAIN = 0.05  # of F1, for which the parent's setting is given up
+_LEAST_GAIN = 0.05  # of F1, for which the parent's setting is given up, and no further than that takes
 
 
 def fit_decoder(model: Model, examples: Sequence[Example], labels: Sequence[NDArray[np.int32]], device: str = "auto",
@@ -67,8 +67,13 @@ def fit_decoder(model: Model, examples: Sequence[Example], labels: Sequence[NDAr
         for split in scores:
             other = dataclasses.replace(model, decoder=start | {"split": split})
             scores[split] += _agreement(labels[index][inside[1:]], labels_from(answers, other, spacing))
-    best = max(scores, key=lambda split: scores[split])
-    return start | {"split": best if scores[best] > scores[own] + _LEAST_GAIN * len(order) else own}
+    return start | {"split": _nearest_good(scores, own, _LEAST_GAIN * len(order))}
+
+
+def _nearest_good(scores: Mapping[float, float], own: float, tolerance: float) -> float:
+    """The setting nearest to `own` of those whose score is within `tolerance` of the best."""
+    good = [split for split in scores if scores[split] >= max(scores.values()) - tolerance]
+    return min(good, key=lambda split: (round(abs(split - own), 6), -scores[split]))
 
 
 def smallest_size(model: Model, examples: Sequence[Example], labels: Sequence[NDArray[np.int32]]) -> float | None:

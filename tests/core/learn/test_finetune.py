@@ -124,6 +124,10 @@ def test_necks_of_the_corrected_objects_decide_how_firmly_is_split(tmp_path: Pat
     assert fitted is not None
     objects = [Decoder(**settings).decode(answer).max() for settings in (model.decoder or {}, fitted)]
     assert objects == [12, 6]
+    own = (model.decoder or {}).get("split", Decoder.split)
+    nearer = [split for split in decoding._SPLITS if abs(split - own) < abs(fitted["split"] - own)]
+    assert all(Decoder(**fitted | {"split": split}).decode(answer).max() != 6 for split in nearer)  # no further than needed
+    assert min(decoding._SPLITS) < fitted["split"]
 
 
 def test_a_known_kind_changes_the_network_itself(discs_model: Model) -> None:
