@@ -126,7 +126,7 @@ def test_necks_of_the_corrected_objects_decide_how_firmly_is_split(tmp_path: Pat
     assert objects == [12, 6]
     own = (model.decoder or {}).get("split", Decoder.split)
     nearer = [split for split in decoding._SPLITS if abs(split - own) < abs(fitted["split"] - own)]
-    assert all(Decoder(**fitted | {"split": split}).decode(answer).max() != 6 for split in nearer)  # no further than needed
+    assert all(Decoder(**fitted | {"split": split}).decode(answer).max() != 6 for split in nearer)
     assert min(decoding._SPLITS) < fitted["split"]
 
 
