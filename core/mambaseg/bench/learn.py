@@ -277,7 +277,8 @@ def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
     pictures, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
                      for part in (volumes.train, volumes.validation))
     pace = _measure(parent, pictures[0], folder)
-    ceiling = _taught_all(parent, pictures, pace.iterations(240), folder / "hippocampus-ceiling")
+    # Four minutes: twice the patches an iteration of what the pace was measured with, but nothing to rehearse
+    ceiling = _taught_all(parent, pictures, pace.iterations(150), folder / "hippocampus-ceiling")
     return _Study(parent, ceiling, pictures[_spread(len(pictures), n_seeds)], new, [], pace, folder / "hippocampus")
 
 
@@ -331,8 +332,7 @@ def _measure(model: Model, picture: Picture, folder: Path) -> _Pace:
     for _ in range(2):
         stamps.clear()
         start = time.monotonic()
-        tuned = finetune(model, [(image, truth.astype(np.int32) + 1)], None, iterations=8, hold_out=0.0, policy=FREE,
-                         progress=note)
+        tuned = finetune(model, [(image, truth.astype(np.int32) + 1)], None, iterations=8, hold_out=0.0, progress=note)
         tuned.save(folder / "pace")
         seconds = time.monotonic() - start
     each = float(np.median(np.diff(stamps)[2:]))

@@ -31,7 +31,7 @@ from mambaseg.learn.examples import (
 from mambaseg.learn.holdout import Split, split
 from mambaseg.learn.inherit import inherit
 from mambaseg.learn.judge import Forgetting, Judgement, Score, forgetting, judge, unit_scores
-from mambaseg.learn.objective import FREE, Policy, SparseObjective, freeze
+from mambaseg.learn.objective import FREE, VOLUMES, Policy, SparseObjective, freeze
 from mambaseg.learn.rehearsal import rehearsal_cases
 from mambaseg.models import Model
 from mambaseg.models.package import save_package
@@ -158,7 +158,7 @@ def finetune(model: Model, examples: Iterable[Example | Sequence[Any]], minutes:
     begun = inherit(model, found, new_classes)
     child, network = begun.child, begun.network
     before = unit_scores(model, found, labels, kept.judged, device, progress)
-    policy = policy or (FREE if child.taught else Policy())
+    policy = policy or (FREE if child.taught else VOLUMES if model.plan.ndim == 3 else Policy())
     settings = _settings(model, found[0], policy, kept, minutes, iterations, device, precision, seed)
     state = _learn(model, network, found, labels, kept, policy, settings, parent_data, work, resume, progress)
     weights = {key: value.detach().cpu() for key, value in network.state_dict().items()}

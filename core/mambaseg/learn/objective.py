@@ -13,12 +13,12 @@ from mambaseg.train.loader import Batch
 from mambaseg.train.losses import deep_supervision_loss, pool_target
 from mambaseg.train.sample import UNLABELLED
 
-__all__ = ["FREE", "Policy", "SparseObjective", "freeze"]
+__all__ = ["FREE", "VOLUMES", "Policy", "SparseObjective", "freeze"]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How fine-tuning goes about it; the defaults are what the study in docs/learning.md chose.
+    """How fine-tuning goes about it; the defaults are what the study in docs/learning.md chose for pictures.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ class Policy:
     fit_decoder: bool = False
 
 
+# A volume fills a patch: more of them are more copies of the same slices, fewer are more steps in the same time
+VOLUMES = Policy(rate=3.5e-4, batch_size=2)
 # Where a former network goes on answering for all other kinds of pictures, there is nothing to rehearse
 FREE = Policy(rate=2e-3, rehearse=0.0, rehearsal_share=0.0, other_looks=False, fit_decoder=True)
 
@@ -87,17 +89,20 @@ class SparseObjective:
 
     def _distance(self, logits: Tensor, batch: Batch) -> Tensor:
         """Weighted mean divergence from the teacher's answer over the voxels without a label."""
+        unknown = (batch.target[:, 0] == UNLABELLED).flatten(1)
+        weight = torch.where(unknown.all(1), self.policy.rehearse, self.policy.distil)
+        asked = weight > 0  # of other patches the teacher's answer would not count
+        if not asked.any():
+            return logits.new_zeros(())
         self.teacher.to(batch.image.device)
         is_half = logits.dtype in (torch.bfloat16, torch.float16)
         with torch.no_grad(), torch.autocast(logits.device.type, logits.dtype if is_half else None, enabled=is_half):
-            former = self.teacher(batch.image)
+            former = self.teacher(batch.image[asked])
         former = former[0] if isinstance(former, list | tuple) else former
         old = former[:, : self.n_known].float().log_softmax(1)
-        new = logits[:, : self.n_known].float().log_softmax(1)
+        new = logits[asked, : self.n_known].float().log_softmax(1)
         apart = functional.kl_div(new, old, reduction="none", log_target=True).sum(1)
-        unknown = (batch.target[:, 0] == UNLABELLED).flatten(1)
-        weight = torch.where(unknown.all(1), self.policy.rehearse, self.policy.distil)[:, None]
-        return (weight * apart.flatten(1) * unknown).sum() / unknown.sum().clamp(min=1)
+        return (weight[asked, None] * apart.flatten(1) * unknown[asked]).sum() / unknown.sum().clamp(min=1)
 
 
 def freeze(network: nn.Module, n_stages: int) -> None:

@@ -193,8 +193,9 @@ def test_one_slice_of_a_volume_is_learned_from(tmp_path: Path) -> None:
     corrections = np.zeros(volume.shape, np.int32)
     corrections[8] = 1
     corrections[8, 5:12, 5:12] = 2
-    tuned = mambaseg.finetune(model, [(volume, corrections)], None, iterations=2, policy=Policy(batch_size=2))
+    tuned = mambaseg.finetune(model, [(volume, corrections)], None, iterations=2)
     assert tuned.model.training["n_labelled_voxels"] == 20 * 18
+    assert tuned.model.training["policy"]["batch_size"] == 2  # two volumes an iteration
     assert np.isfinite(next(iter(tuned.state.values())).numpy()).all()
 
 
@@ -330,6 +331,24 @@ def test_unlabelled_voxels_move_nothing_but_by_the_teacher(tmp_path: Path) -> No
         assert logits.grad[0, :, :4].abs().max() > 1e-4
         assert logits.grad[0, :, 4:].abs().max() < 1e-6
         assert logits.grad[1].abs().max() < 1e-6
+
+
+def test_where_the_former_model_is_followed_costs_what_the_divergence_says(tmp_path: Path) -> None:
+    """A patch without labels counts five times its divergence, the unlabelled voxels of another one nothing."""
+    model = save_tiny(tmp_path / "model", kind="classes", channels=("grey",), name="model")
+    teacher, random = model.build(), torch.Generator().manual_seed(0)
+    image, logits = (torch.randn(2, channels, 32, 32, generator=random) for channels in (1, 3))
+    target = torch.full((2, 1, 32, 32), UNLABELLED)
+    target[0, 0, :16] = 1
+    batch = Batch(image, target)
+    alone, followed = (SparseObjective(teacher, policy, 3)([logits], batch)
+                       for policy in (Policy(rehearsal_share=0.0), Policy(rehearse=5.0)))
+    with torch.no_grad():
+        former = teacher(image)
+    former = (former[0] if isinstance(former, list | tuple) else former).log_softmax(1)
+    apart = (former.exp() * (former - logits.log_softmax(1))).sum(1)
+    n_unlabelled = 16 * 32 + 32 * 32
+    torch.testing.assert_close(followed - alone, 5 * apart[1].sum() / n_unlabelled, rtol=1e-4, atol=1e-6)
 
 
 def test_frozen_stages_stay(tmp_path: Path) -> None:
