@@ -277,8 +277,8 @@ def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
     pictures, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
                      for part in (volumes.train, volumes.validation))
     pace = _measure(parent, pictures[0], folder)
-    # Four minutes: twice the patches an iteration of what the pace was measured with, but nothing to rehearse
-    ceiling = _taught_all(parent, pictures, pace.iterations(150), folder / "hippocampus-ceiling")
+    freely = _measure(parent, pictures[0], folder, FREE)
+    ceiling = _taught_all(parent, pictures, freely.iterations(240), folder / "hippocampus-ceiling")
     return _Study(parent, ceiling, pictures[_spread(len(pictures), n_seeds)], new, [], pace, folder / "hippocampus")
 
 
@@ -320,7 +320,7 @@ def _pictures(data: Dataset, cases: Sequence[CaseFiles], step: int) -> list[Pict
     return found
 
 
-def _measure(model: Model, picture: Picture, folder: Path) -> _Pace:
+def _measure(model: Model, picture: Picture, folder: Path, policy: Policy | None = None) -> _Pace:
     """The pace of this machine; a first run, which compiles and allocates, is not counted."""
     image, truth = picture
     stamps: list[float] = []
@@ -332,7 +332,8 @@ def _measure(model: Model, picture: Picture, folder: Path) -> _Pace:
     for _ in range(2):
         stamps.clear()
         start = time.monotonic()
-        tuned = finetune(model, [(image, truth.astype(np.int32) + 1)], None, iterations=8, hold_out=0.0, progress=note)
+        tuned = finetune(model, [(image, truth.astype(np.int32) + 1)], None, iterations=8, hold_out=0.0, policy=policy,
+                         progress=note)
         tuned.save(folder / "pace")
         seconds = time.monotonic() - start
     each = float(np.median(np.diff(stamps)[2:]))
