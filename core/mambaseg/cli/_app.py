@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,8 +44,9 @@ mambaseg --help lists all commands; mambaseg models lists the models that come a
 
 DONE, UNUSABLE, CANCELLED = 0, 2, 130
 
-# Typer carries its own copy of click in some versions and imports it in others; either way this is the common base
-_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+# Typer carries its own copy of click in some versions and imports it in others; either way this is the common base,
+# which has no name to type it by
+_UsageError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(name="mambaseg", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +91,7 @@ def run(arguments: list[str]) -> int:
     try:
         status = app(arguments, prog_name="mambaseg", standalone_mode=False)
     except _UsageError as error:
-        message = error.format_message()  # type: ignore[attr-defined]  # every click error has it
+        message = error.format_message()
         say_error(f"{message.rstrip('.')}; see mambaseg --help.")
         return UNUSABLE
     except DatasetProblems as error:

@@ -98,7 +98,7 @@ def _unpack(path: Path, dataset: Any, syntax: str) -> NDArray[Any]:
     """Stored values, by pydicom where it has a decoder for the packing."""
     try:
         return np.asarray(pixel_array(dataset))
-    except (RuntimeError, NotImplementedError) as error:  # what pydicom raises where it has no decoder, or that fails
+    except RuntimeError as error:  # what pydicom raises where it has no decoder, or that fails
         unpack = _UNPACK.get(syntax)
         if unpack is None or dataset.get("PhotometricInterpretation") not in (*_GREY, "RGB"):
             name = getattr(dataset.file_meta.TransferSyntaxUID, "name", syntax)

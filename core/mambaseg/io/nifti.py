@@ -111,7 +111,7 @@ def _is_packed(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
-def _read_header(path: Path) -> NDArray[Any]:
+def _read_header(path: Path) -> np.void:
     """The header as a structured scalar in its own byte order."""
     if _is_packed(path):
         with gzip.open(path) as packed:
@@ -123,15 +123,15 @@ def _read_header(path: Path) -> NDArray[Any]:
         for dtype in (layout.newbyteorder("<"), layout.newbyteorder(">")):
             if len(raw) < layout.itemsize:
                 continue
-            header = np.frombuffer(raw[: layout.itemsize], dtype)[0]
+            header: np.void = np.frombuffer(raw[: layout.itemsize], dtype)[0]
             if header["sizeof_hdr"] == layout.itemsize and header["magic"][:3] in magics:
-                return header  # type: ignore[no-any-return]  # numpy types structured scalars as Any
+                return header
     size = path.stat().st_size
     raise ImageError(f"{file_name(path)} is no NIfTI file ({size:,} bytes without its header). "
                      "Give a .nii or .nii.gz file; Analyze 7.5 files can be converted with 3D Slicer.")
 
 
-def _shape(path: Path, header: NDArray[Any]) -> tuple[int, ...]:
+def _shape(path: Path, header: np.void) -> tuple[int, ...]:
     """Sizes as the header has them, x first, at most five; trailing 1s beyond the third are dropped."""
     n_axes = int(header["dim"][0])
     sizes = [int(n) for n in header["dim"][1 : max(0, n_axes) + 1]]
@@ -145,7 +145,7 @@ def _shape(path: Path, header: NDArray[Any]) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _data_path(path: Path, header: NDArray[Any]) -> Path:
+def _data_path(path: Path, header: np.void) -> Path:
     """The file that holds the voxels: the header's own, or the .img beside it."""
     if header["magic"][:2] != b"ni":
         return path
@@ -156,7 +156,7 @@ def _data_path(path: Path, header: NDArray[Any]) -> Path:
                      "Put both into one folder.")
 
 
-def _read_data(path: Path, header: NDArray[Any], sizes: tuple[int, ...]) -> tuple[NDArray[Any], str]:
+def _read_data(path: Path, header: np.void, sizes: tuple[int, ...]) -> tuple[NDArray[Any], str]:
     """Scaled voxels and their axes, in the order of `Image`."""
     code = int(header["datatype"])
     if code not in _DTYPES:
@@ -186,7 +186,7 @@ def _read_data(path: Path, header: NDArray[Any], sizes: tuple[int, ...]) -> tupl
     return (data[0], axes[1:]) if axes.startswith("TC") and len(data) == 1 else (data, axes)
 
 
-def _scaled(data: NDArray[Any], header: NDArray[Any]) -> NDArray[Any]:
+def _scaled(data: NDArray[Any], header: np.void) -> NDArray[Any]:
     """Values times slope plus intercept where the header asks for it; float32 for short integers, else float64."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite([slope, intercept]).all() or (slope, intercept) == (1, 0):

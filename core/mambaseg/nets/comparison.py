@@ -190,7 +190,8 @@ def _sized(network: Any, rule: SizeRule) -> nn.Module:
     """The network with its size rule, which is checked before the library's own code meets an image."""
     network.size_rule = rule
     network.register_forward_pre_hook(_check_size)
-    return network  # type: ignore[no-any-return]  # the libraries have no types
+    sized: nn.Module = network
+    return sized
 
 
 def _check_size(network: Any, images: tuple[Tensor, ...]) -> None:

@@ -7,7 +7,7 @@ K length of the causal convolution, L number of tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from mambaseg.ops import selective_scan
 __all__ = ["DropPath", "Mamba", "MambaLayer", "as_channels", "convolution", "delta_bias_init", "drop_rates",
            "init_transformer", "instance_norm", "scan_tokens", "transposed_convolution"]
 
-_CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+# Not by their own types: those ask for two or three sizes each, here their number follows from the argument
+_CONVOLUTION: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
@@ -28,12 +29,12 @@ def convolution(c_in: int, c_out: int, kernel: Sequence[int], stride: Sequence[i
     """2-D or 3-D convolution (as long as `kernel`) that keeps the size at stride 1; odd kernels."""
     padding = tuple(k // 2 for k in kernel)
     strides = tuple(stride) if stride is not None else (1,) * len(kernel)
-    return _CONVOLUTION[len(kernel)](c_in, c_out, tuple(kernel), strides, padding, bias=bias)  # type: ignore[arg-type]  # torch types fixed lengths
+    return _CONVOLUTION[len(kernel)](c_in, c_out, tuple(kernel), strides, padding, bias=bias)
 
 
 def transposed_convolution(c_in: int, c_out: int, stride: Sequence[int]) -> nn.Module:
     """Transposed convolution whose kernel equals its stride: each voxel becomes a block of its own."""
-    return _TRANSPOSED[len(stride)](c_in, c_out, tuple(stride), tuple(stride))  # type: ignore[arg-type]  # as above
+    return _TRANSPOSED[len(stride)](c_in, c_out, tuple(stride), tuple(stride))
 
 
 def instance_norm(channels: int, ndim: int) -> nn.Module:
@@ -87,7 +88,8 @@ class Mamba(nn.Module):
         delta = (low_rank @ self.dt_proj.weight.t()).transpose(1, 2)  # (batch, E, L); its bias goes into the scan
         y = selective_scan(x, delta, -torch.exp(self.A_log),
                            B.transpose(1, 2), C.transpose(1, 2), self.D, z, self.dt_proj.bias, delta_softplus=True)
-        return self.out_proj(y.transpose(1, 2))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        mixed: Tensor = self.out_proj(y.transpose(1, 2))
+        return mixed
 
 
 class MambaLayer(nn.Module):

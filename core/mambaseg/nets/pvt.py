@@ -69,7 +69,8 @@ def _tokens(features: Tensor) -> Tensor:
 
 def _map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """(batch, H * W, C) -> (batch, C, H, W)."""
-    return tokens.transpose(1, 2).unflatten(2, size)  # type: ignore[no-any-return]  # unflatten is untyped
+    features: Tensor = tokens.transpose(1, 2).unflatten(2, size)
+    return features
 
 
 class _Attention(nn.Module):
@@ -91,11 +92,13 @@ class _Attention(nn.Module):
         source = self.norm(_tokens(self.sr(_map(tokens, size)))) if self.reduction > 1 else tokens
         keys, values = (self._split(part) for part in self.kv(source).chunk(2, dim=-1))  # keys of all heads first
         mixed = functional.scaled_dot_product_attention(queries, keys, values)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return projected
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, L, C) -> (batch, head, L, C / heads)."""
-        return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]  # as above
+        heads: Tensor = x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+        return heads
 
 
 class _DepthwiseConv(nn.Module):
@@ -119,7 +122,8 @@ class _FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.fc2(functional.gelu(self.dwconv(self.fc1(tokens), size)))  # type: ignore[no-any-return]  # as above
+        projected: Tensor = self.fc2(functional.gelu(self.dwconv(self.fc1(tokens), size)))
+        return projected
 
 
 class PVTBlock(nn.Module):

@@ -132,8 +132,8 @@ def _check_sizes(path: Path, file: BinaryIO) -> None:
                          f"{_MAX_FILE_BYTES / 1e9:.1f}; give the checkpoint alone.")
     try:  # what zipfile, pickletools and struct raise at a broken or hostile file
         _check_form(path, file, n_bytes)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, LookupError, MemoryError,
-            OverflowError, struct.error) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, LookupError, MemoryError, OverflowError,
+            struct.error) as error:
         raise _unreadable(path, error) from error
     file.seek(0)
 
