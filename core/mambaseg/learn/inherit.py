@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mambaseg.learn.examples import Example, first_frame
 from mambaseg.learn.grow import add_classes, grow_state
 from mambaseg.models import Model
-from mambaseg.models.domains import is_new, representatives, signature
+from mambaseg.models.domains import is_like, is_new, representatives, signature
 from mambaseg.models.model import Member
 from mambaseg.nets.registry import build
 
@@ -64,7 +64,7 @@ def inherit(model: Model, examples: Sequence[Example], new_classes: Sequence[str
     kept = _kept(model, start, signatures)
     formers = tuple(grow_state(dict(part.build().state_dict()), network) for part in kept)
     network.load_state_dict(grow_state(dict(start.build().state_dict()), network))
-    known = start.taught if start is model else ()
+    known = start.taught if start is model and not any(part is model for part in kept) else ()
     members = tuple(Member(child.network, child.network_config, is_former=True, taught=part.taught,
                            decoder=part.decoder) for part in kept)
     child = dataclasses.replace(
@@ -88,9 +88,20 @@ def _start(model: Model, examples: Sequence[Example], signatures: Sequence[Seque
 def _kept(model: Model, start: Model, signatures: Sequence[Sequence[float]]) -> list[Model]:
     """Networks that go on answering for other kinds of pictures than the corrected ones, the newest first."""
     formers = model.formers
-    if model.taught and start is model:  # it learns more of the kind that it was taught
+    if model.taught and start is model and all(_is_more_of(model, each) for each in signatures):
         return formers
     is_ensemble = len(formers) < len(model.members)
     if not model.taught and (is_ensemble or not all(is_new(each, model.trained_on) for each in signatures)):
         return []
-    return [model, *formers]
+    corrected = {tuple(each) for each in signatures}
+    return [part for part in (model, *formers) if not part.taught or not corrected.issuperset(part.taught)]
+
+
+def _is_more_of(model: Model, signature: Sequence[float]) -> bool:
+    """Whether a picture is of the kind that was taught last, nearer to it than to all else.
+
+    Stricter than `mambaseg.models.Model.suited`: that a picture is answered best by a network does not yet mean that
+    the network may forget its own kind for it.
+    """
+    others = tuple(row for former in model.formers for row in former.taught)
+    return is_like(signature, model.taught, model.trained_on, (*model.trained_on, *others))

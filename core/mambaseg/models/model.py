@@ -249,13 +249,10 @@ class Model:
         ----------
         signature : of the picture; see `mambaseg.models.domains.signature`
         """
-        formers = self.formers
-        known = self.trained_on
-        for former in formers:
-            known += former.taught
-        for part in (self, *formers):
-            known = tuple(row for row in known if row not in part.taught)
-            if not part.taught or is_like(signature, part.taught, known):
+        parts = (self, *self.formers)
+        for part in parts:
+            rivals = tuple(row for other in parts for row in other.taught if row not in part.taught)
+            if not part.taught or is_like(signature, part.taught, self.trained_on, rivals):
                 return part._with_adapters(tuple(
                     adapter for adapter in part.adapters
                     if not adapter.taught or is_like(signature, adapter.taught, self.trained_on)))

@@ -57,6 +57,19 @@ def test_real_pictures_go_to_their_kind() -> None:
     assert all(is_like(part, (signature(tissue),), known) for part in parts)
 
 
+def test_a_picture_far_from_all_that_is_known_goes_to_what_was_taught_although_that_is_a_little_farther() -> None:
+    rng = np.random.default_rng(0)
+    known = tuple(tuple(row) for row in rng.normal(0, 1, (40, LENGTH)))
+
+    def at(distance: float) -> tuple[float, ...]:
+        return tuple(np.full(LENGTH, distance))
+
+    assert is_like(at(14), (at(31),), known)  # 14 deviations from the known ones, 17 from the taught one
+    assert not is_like(at(14), (at(40),), known)
+    assert not is_like(at(1), (at(2.2),), known)  # no stranger: the nearer ones decide
+    assert not is_like(at(14), (at(31),), known, rivals=(at(0), at(-2)))  # 14 from what another network was taught
+
+
 def test_few_known_pictures_tell_nothing() -> None:
     known = drawn("bright", 0, 1)
     new, = drawn("phase", 0)

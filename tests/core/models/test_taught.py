@@ -10,6 +10,9 @@ import pytest
 
 from mambaseg import segment
 from mambaseg.bench.pictures import bright, phase
+from mambaseg.image import Image
+from mambaseg.learn.examples import Example
+from mambaseg.learn.inherit import inherit
 from mambaseg.models import Model, load_model
 from mambaseg.models.domains import representatives, signature
 from mambaseg.models.ensemble import make_ensemble
@@ -48,3 +51,22 @@ def test_ensembles_and_exports_take_what_was_taught_last(taught: Model, tmp_path
     exported = export_model(taught, "nnunet", tmp_path / "exported")
     assert "kind of images that the model learned last" in exported.notes[0]
     assert [path.name for path in (tmp_path / "exported").glob("fold_*")] == ["fold_0"]
+
+
+def test_a_stranger_is_learned_beside_what_answered_for_it_until_all_was_corrected_again(taught: Model) -> None:
+    """That the newest network answers for a picture does not mean that it may forget its own kind for it."""
+    rows, columns = np.mgrid[:160, :160]
+    waves, taught_picture = np.sin(columns / 30) * np.cos(rows / 20), phase(0)[0]
+    other = signature(waves[None])
+    assert taught.suited(other) is taught
+    corrected = {name: Example(Image.from_array(picture.astype(np.float32)), np.ones(picture.shape, np.int32))
+                 for name, picture in (("waves", waves), ("phase", taught_picture), ("more", phase(1)[0]))}
+
+    beside = inherit(taught, [corrected["waves"]], ()).child
+    assert beside.taught == (other,)
+    assert [member.taught for member in beside.members] == [taught.taught, ()]
+    again = inherit(taught, [corrected["waves"], corrected["phase"]], ()).child
+    assert [member.taught for member in again.members] == [()]
+    more = inherit(taught, [corrected["more"]], ()).child
+    assert set(taught.taught) < set(more.taught)
+    assert [member.taught for member in more.members] == [()]
