@@ -63,7 +63,8 @@ class LearnCard(Card):
     def __init__(self, waits_for: str) -> None:
         super().__init__("Learn", "learn_card", waits_for)
         self.learn = push_button("Learn from my corrections", "learn", "Teaches the model what you corrected and "
-                                 "confirmed; you can go on meanwhile (Ctrl+L).")
+                                 "confirmed in all open pictures; a few objects in each of several teach more than "
+                                 "many in one. You can go on meanwhile (Ctrl+L).")
         self.time = QLabel("about 2 min")
         self.names = QLineEdit()
         self.names.setObjectName("new_classes")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,23 +43,27 @@ from mambaseg.train.run import train
 
 __all__ = ["run"]
 
+_T = TypeVar("_T")
 Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x); object numbers or classes
 
+_N_PICTURES = 4  # that a user goes through for 20 objects: five in each
 _VIEW_PX = 512
 _QUICK = dataclasses.replace(FREE, rate=3e-3, patch_size=64)  # of a network made in seconds
 _PARENT_MINUTES = 10.0  # of training on fluorescence
+_N_TIMED = 16  # iterations whose pace is measured
 _SHIFT_VOXELS = 6  # of the border between the two halves of the hippocampus
 
 
 class _Pace(NamedTuple):
-    """Seconds that an iteration takes on this machine, and seconds before and after all of them."""
+    """Seconds that an iteration takes on this machine, and before and after all of them: in any case, and a picture."""
 
     each: float
     beside: float = 0.0
+    a_picture: float = 0.0
 
-    def iterations(self, seconds: float) -> int:
+    def iterations(self, seconds: float, n_pictures: int = 1) -> int:
         """As many as fit into a time; at least one."""
-        return max(1, round((seconds - self.beside) / self.each))
+        return max(1, round((seconds - self.beside - n_pictures * self.a_picture) / self.each))
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class _Study:
     Parameters
     ----------
     parent, ceiling : the untouched model, and one trained on all pictures of the new kind
-    corrected : pictures that the user corrects, one a seed
+    corrected : pictures that the user goes through, `_N_PICTURES` for each seed; of no two seeds the same
     new, old : held-out pictures of the new kind, and of the parent's own
     pace : how many iterations stand for a time
     policy : of fine-tuning; None: the default
@@ -77,7 +81,7 @@ class _Study:
 
     parent: Model
     ceiling: Model
-    corrected: Sequence[Picture]
+    corrected: Sequence[Sequence[Picture]]
     new: Sequence[Picture]
     old: Sequence[Picture]
     pace: _Pace
@@ -89,17 +93,13 @@ class _Study:
         rate = f1 if model.kind == "instances" else _mean_dice
         return float(np.mean([rate(truth, segment(image, model).labels) for image, truth in pictures]))
 
-    def corrections(self, index: int, amount: int) -> Example:
-        """What the user says of a picture: a part with `amount` objects is right now, or the `amount` worst slices."""
-        image, truth = self.corrected[index]
-        found = segment(image, self.parent).labels
-        if self.parent.kind == "instances":
-            return Example(as_image(image), *correct_region(truth, found, amount, index))
-        return Example(as_image(image), correct_slices(truth, found, amount))
+    def corrections(self, index: int, amount: int, n_pictures: int) -> list[Example]:
+        """What a user says of as many pictures, in all."""
+        return _corrections(self.parent, self.corrected[index][:n_pictures], amount, index)
 
     def stroke(self, index: int, found: NDArray[Any], corrections: NDArray[np.int32]) -> list[NDArray[np.int32]]:
         """One more correction of what is in view: an object and the ground around it, or a dab of the brush."""
-        _, truth = self.corrected[index]
+        _, truth = self.corrected[index][0]
         if self.parent.kind == "instances":
             return list(correct_objects(truth, found, 1, index, corrections))
         dab = stroke(truth, np.where(corrections > 0, truth, found), 1)
@@ -116,7 +116,7 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
     data : folder with ``cells2d`` and ``nuclei2d``: from the bundled nuclei model to phase contrast, and from a model
         trained on fluorescence alone to tissue and brightfield; and, where it has ``hippocampus3d``, from the bundled
         model to another border between the two classes. None: drawn pictures, from bright discs to grey ones with a rim
-    n_seeds : pictures that are corrected, one after the other; medians over them
+    n_seeds : users, each with pictures of their own; medians over them
     say : called with a line for each thing measured; None: nobody listens
 
     Raises
@@ -127,7 +127,8 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
     with tempfile.TemporaryDirectory(prefix="mambaseg-") as folder:
         figures = {"instant_seconds_median": _instant_seconds(3 if quick else 9)}
         if data is None:
-            return figures | _compare(_drawn(Path(folder), 1 if quick else n_seeds, 40 if quick else 150), say)
+            study = _drawn(Path(folder), 1 if quick else n_seeds, 40 if quick else 150)
+            return figures | _compare(study, say, quick=quick)
         figures |= _compare(_cells(Path(data), Path(folder), n_seeds), say)
         tissue = _compare(_tissue(Path(data), Path(folder), n_seeds), say)
         figures |= {f"tissue_{name}": value for name, value in tissue.items()}
@@ -141,21 +142,31 @@ def _nobody(_: str) -> None:
     """Listen to nothing."""
 
 
-def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int = 5) -> dict[str, float]:
-    """Shares of the gap, median over the seeds; `many` objects or slices in a minute, `few` in a third of it."""
+def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int = 5, *,
+             quick: bool = False) -> dict[str, float]:
+    """Shares of the gap, median over the seeds; `many` objects or slices in a minute, `few` in a third of it.
+
+    The few are in one picture. The many are in several and, unless `quick`, once more in one, to tell what that is
+    worth.
+    """
     untouched, best = study.score(study.parent, study.new), study.score(study.ceiling, study.new)
     old = study.score(study.parent, study.old) if study.old else 0.0
     say(f"untouched {untouched:.3f}, trained on all {best:.3f}, on its old kind {old:.3f}")
     gap = max(best - untouched, 1e-9)
-    minute, third = study.pace.iterations(60), study.pace.iterations(20)
+    n_pictures = min(many, _N_PICTURES)
+    minute, third = study.pace.iterations(60, n_pictures), study.pace.iterations(20)
     rivals: dict[str, Callable[[int], Model]] = {
         "instant_gap_closed": lambda index: _instant(study, index),
-        f"thorough_gap_closed_{many}_objects_60s": lambda index: _thorough(study, index, many, minute),
-        f"both_gap_closed_{many}_objects_60s": lambda index: _both(study, index, many),
+        f"thorough_gap_closed_{many}_objects_60s": lambda index: _thorough(study, index, many, minute, n_pictures),
+        f"thorough_gap_closed_{many}_objects_60s_one_picture": lambda index: _thorough(
+            study, index, many, study.pace.iterations(60)),
+        f"both_gap_closed_{many}_objects_60s": lambda index: _both(study, index, many, n_pictures),
         f"thorough_gap_closed_{few}_objects_20s": lambda index: _thorough(study, index, few, third),
-        f"scratch_gap_closed_{many}_objects_60s": lambda index: _scratch(study, index, many, minute),
+        f"scratch_gap_closed_{many}_objects_60s": lambda index: _scratch(study, index, many, minute, n_pictures),
         f"scratch_gap_closed_{few}_objects_20s": lambda index: _scratch(study, index, few, third),
     }
+    if quick:
+        del rivals[f"thorough_gap_closed_{many}_objects_60s_one_picture"]
     figures: dict[str, float] = {}
     for name, learn in rivals.items():
         closed, lost = [], []
@@ -172,6 +183,17 @@ def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int
     return figures | {"untouched_score": untouched, "trained_on_all_score": best, "iterations_a_minute": float(minute)}
 
 
+def _corrections(model: Model, pictures: Sequence[Picture], amount: int, seed: int = 0) -> list[Example]:
+    """What the user says, as much of each picture: a part with some objects is right now, or the worst slices."""
+    found, each = [], amount // len(pictures)
+    for image, truth in pictures:
+        labels = segment(image, model).labels
+        told = correct_region(truth, labels, each, seed) if model.kind == "instances" else (
+            correct_slices(truth, labels, each),)
+        found.append(Example(as_image(image), *told))
+    return found
+
+
 def _mean_dice(truth: NDArray[Any], found: NDArray[Any]) -> float:
     """Mean Dice over the classes of the truth."""
     return float(np.mean([2 * np.count_nonzero((truth == value) & (found == value))
@@ -179,26 +201,26 @@ def _mean_dice(truth: NDArray[Any], found: NDArray[Any]) -> float:
                           for value in np.unique(truth[truth > 0])]))
 
 
-def _thorough(study: _Study, index: int, amount: int, iterations: int) -> Model:
-    tuned = finetune(study.parent, [study.corrections(index, amount)], None, iterations=iterations,
+def _thorough(study: _Study, index: int, amount: int, iterations: int, n_pictures: int = 1) -> Model:
+    tuned = finetune(study.parent, study.corrections(index, amount, n_pictures), None, iterations=iterations,
                      hold_out=0.0, policy=study.policy, seed=index)
-    return tuned.save(study.folder / f"thorough-{amount}-{index}")
+    return tuned.save(study.folder / f"thorough-{amount}-in-{n_pictures}-{index}")
 
 
-def _scratch(study: _Study, index: int, amount: int, iterations: int) -> Model:
+def _scratch(study: _Study, index: int, amount: int, iterations: int, n_pictures: int = 1) -> Model:
     """The same network, the same corrections, the same time; nothing learned before, so nothing to keep."""
     network = build(study.parent.network, **study.parent.network_config)
     parent = dataclasses.replace(study.parent, trained_on=(), taught=(), members=())
     blank = save_package(study.folder / "blank", parent, network.state_dict())
     policy = dataclasses.replace(study.policy or FREE, rate=3e-3)
-    tuned = finetune(blank, [study.corrections(index, amount)], None, iterations=iterations, hold_out=0.0,
+    tuned = finetune(blank, study.corrections(index, amount, n_pictures), None, iterations=iterations, hold_out=0.0,
                      policy=policy, seed=index)
     return tuned.save(study.folder / "scratch")
 
 
 def _instant(study: _Study, index: int, n_strokes: int = 5) -> Model:
     """Five corrections one by one; the layer is fitted after each, and the view decides which is next."""
-    image, truth = study.corrected[index]
+    image, truth = study.corrected[index][0]
     session = InstantSession(study.parent, as_image(image))
     found = session.labels()
     corrections = np.zeros(truth.shape, np.int32)
@@ -209,10 +231,11 @@ def _instant(study: _Study, index: int, n_strokes: int = 5) -> Model:
     return session.save("study", study.folder / f"instant-{index}")
 
 
-def _both(study: _Study, index: int, amount: int) -> Model:
-    """The last layer fitted on top of the network that was fine-tuned before, on the same corrections."""
-    example = study.corrections(index, amount)
-    session = InstantSession(load_model(study.folder / f"thorough-{amount}-{index}"), example.image)
+def _both(study: _Study, index: int, amount: int, n_pictures: int) -> Model:
+    """The last layer fitted on top of the network that was fine-tuned before, on the first picture's corrections."""
+    example = study.corrections(index, amount, n_pictures)[0]
+    tuned = load_model(study.folder / f"thorough-{amount}-in-{n_pictures}-{index}")
+    session = InstantSession(tuned, example.image)
     session.learn(example.corrections, example.labels)
     return session.save("study", study.folder / f"both-{index}")
 
@@ -236,7 +259,8 @@ def _drawn(folder: Path, n_seeds: int, iterations: int) -> _Study:
     """From bright discs to grey ones with a rim, a small network."""
     parent = train_small(folder / "parent", iterations)
     ceiling = train_small(folder / "ceiling", iterations, phase, start=parent)
-    return _Study(parent, ceiling, [phase(seed, 192, 30) for seed in range(n_seeds)],
+    pictures = [[phase(seed + n_seeds * number, 192, 30) for number in range(_N_PICTURES)] for seed in range(n_seeds)]
+    return _Study(parent, ceiling, pictures,
                   [phase(seed) for seed in range(100, 104)], [bright(seed) for seed in range(100, 104)],
                   _Pace(60 / iterations), folder, _QUICK)
 
@@ -249,9 +273,10 @@ def _cells(data: Path, folder: Path, n_seeds: int) -> _Study:
     cells, nuclei = (open_dataset(data / name, True) for name in ("cells2d", "nuclei2d"))
     parent = load_model("nuclei-2d")
     pictures = _pictures(cells, cells.train, 2)
-    pace = _measure(parent, pictures[0], folder)
+    users = _users(pictures, n_seeds)
+    pace = _measure(parent, users[0], 20, folder)
     ceiling = _taught_all(parent, pictures, pace.iterations(600), folder / "ceiling")
-    return _Study(parent, ceiling, pictures[_spread(len(pictures), n_seeds)], _pictures(cells, cells.validation, 2),
+    return _Study(parent, ceiling, users, _pictures(cells, cells.validation, 2),
                   _pictures(nuclei, nuclei.validation[::4], 1), pace, folder)
 
 
@@ -265,9 +290,9 @@ def _tissue(data: Path, folder: Path, n_seeds: int) -> _Study:
     rows = [f"{case.images[0].resolve()},{case.labels.resolve()}" for case in known[0]]
     table.write_text("\n".join(["image,labels", *rows]), encoding="utf-8")
     parent = train(table, "umamba-bot", folder / "fluorescence", minutes=_PARENT_MINUTES, instances=True)
-    pictures = _pictures(nuclei, other[0][_spread(len(other[0]), n_seeds)], 1)
-    return _Study(parent, load_model("nuclei-2d"), pictures, _pictures(nuclei, other[1], 1),
-                  _pictures(nuclei, known[1][::4], 1), _measure(parent, pictures[0], folder), folder / "tissue")
+    users = [_pictures(nuclei, cases, 1) for cases in _users(other[0], n_seeds)]
+    return _Study(parent, load_model("nuclei-2d"), users, _pictures(nuclei, other[1], 1),
+                  _pictures(nuclei, known[1][::4], 1), _measure(parent, users[0], 20, folder), folder / "tissue")
 
 
 def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
@@ -276,16 +301,19 @@ def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
     parent = load_model("hippocampus-mri")
     pictures, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
                      for part in (volumes.train, volumes.validation))
-    pace = _measure(parent, pictures[0], folder)
-    freely = _measure(parent, pictures[0], folder, FREE)
+    users = _users(pictures, n_seeds)
+    pace, freely = (_measure(parent, users[0][:3], 3, folder, policy) for policy in (None, FREE))
     ceiling = _taught_all(parent, pictures, freely.iterations(240), folder / "hippocampus-ceiling")
-    return _Study(parent, ceiling, pictures[_spread(len(pictures), n_seeds)], new, [], pace, folder / "hippocampus")
+    return _Study(parent, ceiling, users, new, [], pace, folder / "hippocampus")
 
 
-def _spread(n_all: int, n_wanted: int) -> slice:
-    """Which of many to take, evenly spread."""
-    step = max(1, n_all // n_wanted)
-    return slice(0, n_wanted * step, step)
+def _users(pictures: Sequence[_T], n_users: int) -> list[list[_T]]:
+    """Pictures for each user: the first ones evenly spread over all, the others drawn from the rest."""
+    step = max(1, len(pictures) // n_users)
+    firsts = [*range(0, len(pictures), step)][:n_users]
+    rest = [int(index) for index in np.random.default_rng(0).permutation(len(pictures)) if index not in firsts]
+    return [[pictures[index] for index in (first, *rest[number::n_users][:_N_PICTURES - 1])]
+            for number, first in enumerate(firsts)]
 
 
 def _taught_all(parent: Model, pictures: Sequence[Picture], iterations: int, folder: Path) -> Model:
@@ -320,21 +348,26 @@ def _pictures(data: Dataset, cases: Sequence[CaseFiles], step: int) -> list[Pict
     return found
 
 
-def _measure(model: Model, picture: Picture, folder: Path, policy: Policy | None = None) -> _Pace:
+def _measure(model: Model, pictures: Sequence[Picture], amount: int, folder: Path,
+             policy: Policy | None = None) -> _Pace:
     """The pace of this machine; a first run, which compiles and allocates, is not counted."""
-    image, truth = picture
+    examples = _corrections(model, pictures, amount)
     stamps: list[float] = []
 
     def note(update: Progress) -> None:
         if update.stage == "Training":
             stamps.append(time.monotonic())
 
-    for _ in range(2):
+    def seconds(given: Sequence[Example]) -> tuple[float, float]:
+        """Of an iteration, and of all but the iterations."""
         stamps.clear()
         start = time.monotonic()
-        tuned = finetune(model, [(image, truth.astype(np.int32) + 1)], None, iterations=8, hold_out=0.0, policy=policy,
-                         progress=note)
+        tuned = finetune(model, given, None, iterations=_N_TIMED, hold_out=0.0, policy=policy, progress=note)
         tuned.save(folder / "pace")
-        seconds = time.monotonic() - start
-    each = float(np.median(np.diff(stamps)[2:]))
-    return _Pace(each, max(0.0, seconds - 8 * each))
+        each = float(np.median(np.diff(stamps)[2:]))
+        return each, max(0.0, time.monotonic() - start - _N_TIMED * each)
+
+    seconds(examples[:1])
+    (_, one), (each, several) = seconds(examples[:1]), seconds(examples)
+    a_picture = max(0.0, (several - one) / max(1, len(examples) - 1))
+    return _Pace(each, max(0.0, one - a_picture), a_picture)

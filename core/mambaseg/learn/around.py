@@ -23,9 +23,9 @@ def segment_around(model: Model, image: Image, box: Sequence[tuple[int, int]], u
 
 
 def box_around(mask: NDArray[np.bool_], model: Model) -> list[tuple[int, int]]:
-    """Bounding box with half a patch around it, so that no object in it is cut; `mask` holds something."""
+    """Bounding box with a quarter of a patch around it, for what sticks out; `mask` holds something."""
     box = []
-    margin = max(model.plan.patch_size) // 2
+    margin = max(model.plan.patch_size) // 4
     for axis, size in enumerate(mask.shape):
         at = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
         box.append((max(0, int(at[0]) - margin), min(size, int(at[-1]) + 1 + margin)))

@@ -256,6 +256,9 @@ def _notes(model: Model, child: Model, labels: Sequence[NDArray[np.int32]]) -> l
     if child.taught:
         notes.append("These images are of a kind that the model was not trained on: it learns them beside what it "
                      "knows, and other kinds of images are segmented as before.")
+        if len(labels) == 1:
+            notes.append("One image rarely stands for its kind: a few objects in each of several images teach more "
+                         "than many in one.")
     smallest, former = ((each.decoder or {}).get("min_size") for each in (child, model))
     if smallest != former:
         notes.append(f"What is smaller than {smallest:.3g} {size_unit(model)} is left out as debris from now on, since "

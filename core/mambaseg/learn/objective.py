@@ -55,8 +55,9 @@ class Policy:
 
 # A volume fills a patch: more of them are more copies of the same slices, fewer are more steps in the same time
 VOLUMES = Policy(rate=3.5e-4, batch_size=2)
-# Where a former network goes on answering for all other kinds of pictures, there is nothing to rehearse
-FREE = Policy(rate=2e-3, rehearse=0.0, rehearsal_share=0.0, other_looks=False, fit_decoder=True)
+# Where a former network goes on answering for all other kinds of pictures, there is nothing to rehearse; patches of the
+# same few regions are much alike, so that more steps are worth more than more patches a step
+FREE = Policy(rate=2e-3, batch_size=2, rehearse=0.0, rehearsal_share=0.0, other_looks=False, fit_decoder=True)
 
 
 class SparseObjective:

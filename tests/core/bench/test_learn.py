@@ -62,8 +62,25 @@ def test_the_model_of_fluorescence_never_sees_tissue(tmp_path: Path, monkeypatch
     study = learn._tissue(tmp_path / "data", tmp_path, 3)
     assert sorted(seen) == ["glow0", "glow1", "glow2", "glow3"]
     assert [len(each) for each in (study.corrected, study.new, study.old)] == [3, 1, 1]
+    assert [len(each) for each in study.corrected] == [1, 1, 1]  # the set has no more for each
     np.testing.assert_array_equal(study.new[0][1], phase(3)[1])
     np.testing.assert_array_equal(study.old[0][1], bright(4)[1])
+
+
+def test_users_go_through_pictures_of_their_own() -> None:
+    users = learn._users(range(35), 5)
+    assert [pictures[0] for pictures in users] == [0, 7, 14, 21, 28]
+    assert [len(pictures) for pictures in users] == [4] * 5
+    assert len({picture for pictures in users for picture in pictures}) == 20
+
+
+def test_corrections_are_shared_out_among_the_pictures(tmp_path: Path) -> None:
+    study = learn._drawn(tmp_path, 1, 1)
+    for n_pictures in (1, 4):
+        found = study.corrections(0, 20, n_pictures)
+        counts = [len(np.unique(each.corrections[each.corrections > 1])) for each in found]
+        assert len(counts) == n_pictures
+        assert all(20 // n_pictures <= count <= 20 // n_pictures + 4 for count in counts)
 
 
 def test_a_folder_without_the_sets_is_told(tmp_path: Path) -> None:

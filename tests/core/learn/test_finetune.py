@@ -79,6 +79,7 @@ def test_a_new_kind_is_learned_beside_the_old_one(discs_model: Model, tuned: Tun
     """Pictures of the old kind keep every voxel; learning more of the new kind goes on where it stopped."""
     model = load_model(tuned.save(tmp_path / "taught").folder or "")
     assert any("beside what it knows" in note for note in tuned.notes)
+    assert any("several images teach more" in note for note in tuned.notes)
     image, _ = bright(100)
     np.testing.assert_array_equal(mambaseg.segment(image, model).labels, mambaseg.segment(image, discs_model).labels)
     assert tuned.forgetting is not None
