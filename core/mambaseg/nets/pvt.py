@@ -149,7 +149,8 @@ class PVTBlock(nn.Module):
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """Tokens (batch, H * W, C) of a map of `size` (H, W) in, the same shape out."""
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), size))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens), size))  # type: ignore[no-any-return]
+        mixed: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens), size))
+        return mixed
 
 
 class PVTv2(nn.Module):

@@ -58,7 +58,8 @@ class _ConvNorm(nn.Module):
         self.bn = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        normed: Tensor = self.bn(self.conv(x))
+        return normed
 
 
 class SDI(nn.Module):
@@ -145,4 +146,5 @@ class SDINetwork(nn.Module):
         """Attention over channels, then over pixels, then the common width; level `i` from 1."""
         features = self.get_submodule(f"ca_{i}")(features) * features
         features = self.get_submodule(f"sa_{i}")(features) * features
-        return self.get_submodule(f"Translayer_{i}")(features)  # type: ignore[no-any-return]
+        translated: Tensor = self.get_submodule(f"Translayer_{i}")(features)
+        return translated

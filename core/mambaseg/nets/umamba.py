@@ -8,7 +8,7 @@ Letters: n number of stages, stage 0 at full resolution; f features and s stride
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ class _ConvNorm(nn.Module):
         self.norm = instance_norm(c_out, len(kernel))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        normed: Tensor = self.norm(self.conv(x))
+        return normed
 
 
 class BasicBlock(nn.Module):
@@ -65,8 +66,8 @@ class BasicBlock(nn.Module):
         self.conv2 = _ConvNorm(c_out, c_out, kernel)
         shortcut: list[nn.Module] = []
         if stride is not None and any(step > 1 for step in stride):
-            pool = nn.AvgPool2d if ndim == 2 else nn.AvgPool3d
-            shortcut.append(pool(tuple(stride), tuple(stride)))  # type: ignore[arg-type]  # torch types fixed lengths
+            pool: Callable[..., nn.Module] = nn.AvgPool2d if ndim == 2 else nn.AvgPool3d  # see `layers.convolution`
+            shortcut.append(pool(tuple(stride), tuple(stride)))
         if c_in != c_out:
             shortcut.append(_ConvNorm(c_in, c_out, (1,) * ndim, bias=False))
         self.skip = nn.Sequential(*shortcut)
@@ -87,7 +88,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, c_in, *S) -> (batch, c_out, *S * scale)."""
-        return self.conv(functional.interpolate(x, scale_factor=list(self.scale), mode="nearest"))  # type: ignore[no-any-return]
+        enlarged: Tensor = self.conv(functional.interpolate(x, scale_factor=list(self.scale), mode="nearest"))
+        return enlarged
 
 
 class _Blocks(nn.Module):
@@ -280,7 +282,8 @@ class UMamba(nn.Module):
 
     def _bottleneck(self, features: Tensor) -> Tensor:
         if hasattr(self, "mamba_layer"):
-            return self.mamba_layer(features)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+            mixed: Tensor = self.mamba_layer(features)
+            return mixed
         if hasattr(self, "mamba"):
             return scan_tokens(features, self.ln, self.mamba)
         return features
@@ -293,12 +296,12 @@ class UMamba(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             if zero_last_norm and isinstance(module, BasicBlock):
-                nn.init.zeros_(module.conv2.norm.weight)  # type: ignore[arg-type]
-                nn.init.zeros_(module.conv2.norm.bias)  # type: ignore[arg-type]
+                for parameter in module.conv2.norm.parameters():  # scale and shift
+                    nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (batch, n_classes, *S), or with deep supervision a list of n - 1, full resolution first."""
         skips = self.encoder(x)
         skips[-1] = self._bottleneck(skips[-1])
-        outputs = self.decoder(skips, len(skips) - 1 if self.deep_supervision else 1)
-        return outputs if self.deep_supervision else outputs[0]  # type: ignore[no-any-return]
+        outputs: list[Tensor] = self.decoder(skips, len(skips) - 1 if self.deep_supervision else 1)
+        return outputs if self.deep_supervision else outputs[0]

@@ -28,7 +28,8 @@ class _Encoder(nn.Module):
         self.backbone = backbone
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        return self.backbone(image)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        levels: list[Tensor] = self.backbone(image)
+        return levels
 
 
 class UNetV2(SDINetwork):

@@ -33,7 +33,8 @@ class _Up(nn.Module):
         self.upsample = nn.Identity() if is_first else PatchExpand(2 * width, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.upsample(x))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        features: Tensor = self.blocks(self.upsample(x))
+        return features
 
 
 class _VSSM(VSSEncoder):
@@ -58,7 +59,8 @@ class _VSSM(VSSEncoder):
         x = self.layers_up[0](self.layers[-1](skips[-1]))
         for layer, skip in zip(self.layers_up[1:], skips[:0:-1], strict=True):  # the finest skip is never used
             x = layer(x + skip)
-        return self.final_conv(self.final_up(x).permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+        logits: Tensor = self.final_conv(self.final_up(x).permute(0, 3, 1, 2))
+        return logits
 
 
 class VMUNet(nn.Module):

@@ -30,7 +30,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, channel, H, W) -> (batch, H // 4, W // 4, width)."""
-        return self.norm(self.proj(image).permute(0, 2, 3, 1))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        tokens: Tensor = self.norm(self.proj(image).permute(0, 2, 3, 1))
+        return tokens
 
 
 class PatchMerging(nn.Module):
@@ -48,7 +49,8 @@ class PatchMerging(nn.Module):
         """(batch, H, W, C) -> (batch, H // 2, W // 2, 2C)."""
         height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
         phases = [x[:, row:height:2, column:width:2] for column in (0, 1) for row in (0, 1)]  # rows move first
-        return self.reduction(self.norm(torch.cat(phases, dim=-1)))  # type: ignore[no-any-return]
+        merged: Tensor = self.reduction(self.norm(torch.cat(phases, dim=-1)))
+        return merged
 
 
 class PatchExpand(nn.Module):
@@ -63,8 +65,8 @@ class PatchExpand(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, H, W, C) -> (batch, scale * H, scale * W, C // scale)."""
         x = self.expand(x).unflatten(-1, (self.scale, self.scale, -1))  # (batch, H, W, row, column, C // scale)
-        x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return self.norm(x)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        expanded: Tensor = self.norm(x.transpose(2, 3).flatten(3, 4).flatten(1, 2))
+        return expanded
 
 
 class SS2D(nn.Module):
@@ -99,7 +101,8 @@ class SS2D(nn.Module):
         x, z = self.in_proj(x).chunk(2, dim=-1)  # (batch, H, W, E) each, x first
         x = functional.silu(self.conv2d(x.permute(0, 3, 1, 2)))  # z goes past the convolution
         y = self._scan(x).permute(0, 2, 3, 1)
-        return self.out_proj(self.out_norm(y) * functional.silu(z))  # type: ignore[no-any-return]
+        mixed: Tensor = self.out_proj(self.out_norm(y) * functional.silu(z))
+        return mixed
 
     def _scan(self, x: Tensor) -> Tensor:
         """(batch, E, H, W) -> (batch, E, H, W), the sum over directions.
@@ -132,7 +135,8 @@ class VSSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, H, W, C) in, the same shape out."""
-        return x + self.drop_path(self.self_attention(self.ln_1(x)))  # type: ignore[no-any-return]
+        mixed: Tensor = x + self.drop_path(self.self_attention(self.ln_1(x)))
+        return mixed
 
 
 def vss_blocks(width: int, d_state: int, rates: Sequence[float]) -> nn.Sequential:
@@ -149,7 +153,8 @@ class _Down(nn.Module):
         self.downsample = nn.Identity() if is_last else PatchMerging(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(self.blocks(x))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        features: Tensor = self.downsample(self.blocks(x))
+        return features
 
 
 class VSSEncoder(nn.Module):
