@@ -158,15 +158,14 @@ def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int
     rivals: dict[str, Callable[[int], Model]] = {
         "instant_gap_closed": lambda index: _instant(study, index),
         f"thorough_gap_closed_{many}_objects_60s": lambda index: _thorough(study, index, many, minute, n_pictures),
-        f"thorough_gap_closed_{many}_objects_60s_one_picture": lambda index: _thorough(
-            study, index, many, study.pace.iterations(60)),
         f"both_gap_closed_{many}_objects_60s": lambda index: _both(study, index, many, n_pictures),
         f"thorough_gap_closed_{few}_objects_20s": lambda index: _thorough(study, index, few, third),
         f"scratch_gap_closed_{many}_objects_60s": lambda index: _scratch(study, index, many, minute, n_pictures),
         f"scratch_gap_closed_{few}_objects_20s": lambda index: _scratch(study, index, few, third),
     }
-    if quick:
-        del rivals[f"thorough_gap_closed_{many}_objects_60s_one_picture"]
+    if not quick:
+        rivals[f"thorough_gap_closed_{many}_objects_60s_one_picture"] = lambda index: _thorough(
+            study, index, many, study.pace.iterations(60))
     figures: dict[str, float] = {}
     for name, learn in rivals.items():
         closed, lost = [], []

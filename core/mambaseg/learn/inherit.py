@@ -64,7 +64,8 @@ def inherit(model: Model, examples: Sequence[Example], new_classes: Sequence[str
     kept = _kept(model, start, signatures)
     formers = tuple(grow_state(dict(part.build().state_dict()), network) for part in kept)
     network.load_state_dict(grow_state(dict(start.build().state_dict()), network))
-    known = start.taught if start is model and not any(part is model for part in kept) else ()
+    goes_on = start is model and not any(part is model for part in kept)  # its network is not kept beside the new one
+    known = start.taught if goes_on else ()
     members = tuple(Member(child.network, child.network_config, is_former=True, taught=part.taught,
                            decoder=part.decoder) for part in kept)
     child = dataclasses.replace(
@@ -97,11 +98,11 @@ def _kept(model: Model, start: Model, signatures: Sequence[Sequence[float]]) -> 
     return [part for part in (model, *formers) if not part.taught or not corrected.issuperset(part.taught)]
 
 
-def _is_more_of(model: Model, signature: Sequence[float]) -> bool:
-    """Whether a picture is of the kind that was taught last, nearer to it than to all else.
+def _is_more_of(model: Model, given: Sequence[float]) -> bool:
+    """Whether a picture of this signature is of the kind that was taught last, nearer to it than to all else.
 
     Stricter than `mambaseg.models.Model.suited`: that a picture is answered best by a network does not yet mean that
     the network may forget its own kind for it.
     """
     others = tuple(row for former in model.formers for row in former.taught)
-    return is_like(signature, model.taught, model.trained_on, (*model.trained_on, *others))
+    return is_like(given, model.taught, model.trained_on, (*model.trained_on, *others))
