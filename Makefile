@@ -44,11 +44,14 @@ test: check
 	@$(MAKE) --no-print-directory test-py312
 	@$(MAKE) --no-print-directory test-gui
 
+# Two files at a time, each on one core: one after the other took twice as long
+AT_ONCE := env OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
 test-core: $(READY)
-	$(BIN)/pytest -q -m "not soak" --ignore=tests/napari --ignore=tests/slicer --cov=mambaseg --cov-report=
+	$(AT_ONCE) -q -m "not soak" --ignore=tests/napari --ignore=tests/slicer --cov=mambaseg --cov-report=
 
 test-slicer: $(READY)
-	env -u DISPLAY QT_QPA_PLATFORM=offscreen $(BIN)/pytest -q tests/slicer --cov=mambaseg --cov-append --cov-report=
+	env -u DISPLAY QT_QPA_PLATFORM=offscreen $(AT_ONCE) -q tests/slicer --cov=mambaseg --cov-append --cov-report=
 
 test-py312: $(READY)
 	tools/test-py312.sh

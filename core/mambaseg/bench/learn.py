@@ -48,7 +48,8 @@ Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x);
 
 _N_PICTURES = 4  # that a user goes through for 20 objects: five in each
 _VIEW_PX = 512
-_QUICK = dataclasses.replace(FREE, rate=3e-3, patch_size=64)  # of a network made in seconds
+_QUICK = dataclasses.replace(FREE, patch_size=64)  # of a network made in seconds
+_ON_ALL = dataclasses.replace(FREE, rate=2e-3)  # of the model trained on everything
 _PARENT_MINUTES = 10.0  # of training on fluorescence
 _N_TIMED = 16  # iterations whose pace is measured
 _SHIFT_VOXELS = 6  # of the border between the two halves of the hippocampus
@@ -114,8 +115,9 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
     ----------
     quick : one seed, a small model, drawn pictures; below 45 s on two cores
     data : folder with ``cells2d`` and ``nuclei2d``: from the bundled nuclei model to phase contrast, and from a model
-        trained on fluorescence alone to tissue and brightfield; and, where it has ``hippocampus3d``, from the bundled
-        model to another border between the two classes. None: drawn pictures, from bright discs to grey ones with a rim
+        trained on fluorescence alone to tissue and to brightfield; and, where it has ``hippocampus3d``, from the
+        bundled model to another border between the two classes. None: drawn pictures, from bright discs to grey ones
+        with a rim
     n_seeds : users, each with pictures of their own; medians over them
     say : called with a line for each thing measured; None: nobody listens
 
@@ -130,8 +132,11 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
             study = _drawn(Path(folder), 1 if quick else n_seeds, 40 if quick else 150)
             return figures | _compare(study, say, quick=quick)
         figures |= _compare(_cells(Path(data), Path(folder), n_seeds), say)
-        tissue = _compare(_tissue(Path(data), Path(folder), n_seeds), say)
-        figures |= {f"tissue_{name}": value for name, value in tissue.items()}
+        nuclei = open_dataset(Path(data) / "nuclei2d", True)
+        parent = _fluorescence(nuclei, Path(folder))
+        for category in ("histology", "brightfield"):
+            other = _compare(_nuclei(nuclei, category, parent, Path(folder), n_seeds), say)
+            figures |= {f"{category}_{name}": value for name, value in other.items()}
         if (Path(data) / "hippocampus3d").is_dir():
             moved = _compare(_hippocampus(Path(data), Path(folder), n_seeds), say, 3, 1)
             figures |= {f"hippocampus_{name.replace('objects', 'slices')}": value for name, value in moved.items()}
@@ -183,10 +188,11 @@ def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int
 
 
 def _corrections(model: Model, pictures: Sequence[Picture], amount: int, seed: int = 0) -> list[Example]:
-    """What the user says, as much of each picture: a part with some objects is right now, or the worst slices."""
-    found, each = [], amount // len(pictures)
-    for image, truth in pictures:
+    """What the user says, about as much of each picture: a part with some objects is right now, or the worst slices."""
+    found = []
+    for number, (image, truth) in enumerate(pictures):
         labels = segment(image, model).labels
+        each = amount // len(pictures) + (number < amount % len(pictures))
         told = correct_region(truth, labels, each, seed) if model.kind == "instances" else (
             correct_slices(truth, labels, each),)
         found.append(Example(as_image(image), *told))
@@ -211,9 +217,8 @@ def _scratch(study: _Study, index: int, amount: int, iterations: int, n_pictures
     network = build(study.parent.network, **study.parent.network_config)
     parent = dataclasses.replace(study.parent, trained_on=(), taught=(), members=())
     blank = save_package(study.folder / "blank", parent, network.state_dict())
-    policy = dataclasses.replace(study.policy or FREE, rate=3e-3)
     tuned = finetune(blank, study.corrections(index, amount, n_pictures), None, iterations=iterations, hold_out=0.0,
-                     policy=policy, seed=index)
+                     policy=study.policy or FREE, seed=index)
     return tuned.save(study.folder / "scratch")
 
 
@@ -279,19 +284,27 @@ def _cells(data: Path, folder: Path, n_seeds: int) -> _Study:
                   _pictures(nuclei, nuclei.validation[::4], 1), pace, folder)
 
 
-def _tissue(data: Path, folder: Path, n_seeds: int) -> _Study:
-    """From a model that saw fluorescence alone to tissue and brightfield; the bundled one was trained on all."""
-    nuclei = open_dataset(data / "nuclei2d", True)
-    fluorescent = {file["id"] for file in nuclei.info.get("files", ()) if file.get("category") == "fluorescence"}
-    known, other = ([[case for case in part if (case.name in fluorescent) == wanted]
-                     for part in (nuclei.train, nuclei.validation)] for wanted in (True, False))
+def _fluorescence(nuclei: Dataset, folder: Path) -> Model:
+    """A model that saw fluorescence alone; the bundled one was trained on all categories."""
     table = folder / "fluorescence.csv"
-    rows = [f"{case.images[0].resolve()},{case.labels.resolve()}" for case in known[0]]
+    rows = [f"{case.images[0].resolve()},{case.labels.resolve()}" for case in _of(nuclei, "fluorescence", nuclei.train)]
     table.write_text("\n".join(["image,labels", *rows]), encoding="utf-8")
-    parent = train(table, "umamba-bot", folder / "fluorescence", minutes=_PARENT_MINUTES, instances=True)
-    users = [_pictures(nuclei, cases, 1) for cases in _users(other[0], n_seeds)]
-    return _Study(parent, load_model("nuclei-2d"), users, _pictures(nuclei, other[1], 1),
-                  _pictures(nuclei, known[1][::4], 1), _measure(parent, users[0], 20, folder), folder / "tissue")
+    return train(table, "umamba-bot", folder / "fluorescence", minutes=_PARENT_MINUTES, instances=True)
+
+
+def _nuclei(nuclei: Dataset, category: str, parent: Model, folder: Path, n_seeds: int) -> _Study:
+    """From fluorescence to one of the data set's other categories, all of which the bundled model was trained on."""
+    pictures, new = (_pictures(nuclei, _of(nuclei, category, part), 1) for part in (nuclei.train, nuclei.validation))
+    known = _pictures(nuclei, _of(nuclei, "fluorescence", nuclei.validation)[::4], 1)
+    users = _users(pictures, n_seeds)
+    pace = _measure(parent, users[0], 20, folder)
+    return _Study(parent, load_model("nuclei-2d"), users, new, known, pace, folder / category)
+
+
+def _of(nuclei: Dataset, category: str, cases: Sequence[CaseFiles]) -> list[CaseFiles]:
+    """Those of a category."""
+    names = {file["id"] for file in nuclei.info.get("files", ()) if file.get("category") == category}
+    return [case for case in cases if case.name in names]
 
 
 def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
@@ -301,7 +314,7 @@ def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
     pictures, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
                      for part in (volumes.train, volumes.validation))
     users = _users(pictures, n_seeds)
-    pace, freely = (_measure(parent, users[0][:3], 3, folder, policy) for policy in (None, FREE))
+    pace, freely = (_measure(parent, users[0][:3], 3, folder, policy) for policy in (None, _ON_ALL))
     ceiling = _taught_all(parent, pictures, freely.iterations(240), folder / "hippocampus-ceiling")
     return _Study(parent, ceiling, users, new, [], pace, folder / "hippocampus")
 
@@ -318,7 +331,7 @@ def _users(pictures: Sequence[_T], n_users: int) -> list[list[_T]]:
 def _taught_all(parent: Model, pictures: Sequence[Picture], iterations: int, folder: Path) -> Model:
     """What the parent becomes when every picture is right from edge to edge."""
     every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in pictures]
-    return finetune(parent, every, None, iterations=iterations, hold_out=0.0, policy=FREE).save(folder)
+    return finetune(parent, every, None, iterations=iterations, hold_out=0.0, policy=_ON_ALL).save(folder)
 
 
 def _moved_border(labels: NDArray[Any]) -> NDArray[np.int32]:

@@ -21,7 +21,7 @@ from mambaseg.train.sample import UNLABELLED
 
 __all__ = ["fit_decoder", "smallest_size"]
 
-_FEWEST_OBJECTS = 3  # of fewer nothing is concluded
+_FEWEST_OBJECTS = 2  # of fewer nothing is concluded
 _MOST_IMAGES = 8  # those with most labels
 _SHARE_OF_MEDIAN = 0.25  # of the corrected objects' size: what is smaller is debris; see docs/learning.md
 _MOST_SMALLER = 5  # per cent of the corrected objects

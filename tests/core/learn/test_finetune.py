@@ -108,6 +108,17 @@ def test_objects_of_the_new_kind_are_told_apart_by_their_own_size(discs_model: M
     assert record["settings"]["decoder"] == discs_model.decoder
 
 
+@pytest.mark.parametrize(("n_objects", "size"), [(1, None), (2, 16.0), (3, 16.0)])
+def test_two_whole_objects_are_enough_to_tell_debris(tmp_path: Path, n_objects: int, size: float | None) -> None:
+    labels = np.full((64, 64), UNLABELLED, np.int32)
+    for number in range(1, n_objects + 1):
+        labels[16 * number:16 * number + 8, 8:16] = number
+    labels[20:30, 60:] = 9  # the edge cuts it
+    model = save_tiny(tmp_path / "model", channels=("grey",))
+    example = Example(mambaseg.Image.from_array(np.zeros(labels.shape, np.float32)), np.zeros_like(labels))
+    assert decoding.smallest_size(model, [example], [labels]) == size
+
+
 def test_necks_of_the_corrected_objects_decide_how_firmly_is_split(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Dumb-bells that are one object each fall apart under the usual setting; under the fitted one they hold."""
