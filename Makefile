@@ -60,7 +60,7 @@ test-gui: $(READY) $(DISPLAYED)
 	tools/with-display $(BIN)/pytest -q tests/napari --cov=mambaseg --cov=napari_mambaseg --cov-append --cov-report=term
 
 test-quick: $(READY)
-	$(BIN)/pytest -q -m "not slow and not soak" --ignore=tests/napari --ignore=tests/slicer
+	$(AT_ONCE) -q -m "not slow and not soak" --ignore=tests/napari --ignore=tests/slicer
 
 soak: $(READY)
 	$(BIN)/pytest -q -s -m soak --ignore=tests/napari --ignore=tests/slicer

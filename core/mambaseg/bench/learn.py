@@ -48,8 +48,7 @@ Picture = tuple[Image | NDArray[Any], NDArray[Any]]  # an array is grey, (y, x);
 
 _N_PICTURES = 4  # that a user goes through for 20 objects: five in each
 _VIEW_PX = 512
-_QUICK = dataclasses.replace(FREE, patch_size=64)  # of a network made in seconds
-_ON_ALL = dataclasses.replace(FREE, rate=2e-3)  # of the model trained on everything
+_QUICK = dataclasses.replace(FREE, rate=3e-3, patch_size=64)  # of a network made in seconds
 _PARENT_MINUTES = 10.0  # of training on fluorescence
 _N_TIMED = 16  # iterations whose pace is measured
 _SHIFT_VOXELS = 6  # of the border between the two halves of the hippocampus
@@ -217,8 +216,9 @@ def _scratch(study: _Study, index: int, amount: int, iterations: int, n_pictures
     network = build(study.parent.network, **study.parent.network_config)
     parent = dataclasses.replace(study.parent, trained_on=(), taught=(), members=())
     blank = save_package(study.folder / "blank", parent, network.state_dict())
+    policy = dataclasses.replace(study.policy or FREE, rate=3e-3)
     tuned = finetune(blank, study.corrections(index, amount, n_pictures), None, iterations=iterations, hold_out=0.0,
-                     policy=study.policy or FREE, seed=index)
+                     policy=policy, seed=index)
     return tuned.save(study.folder / "scratch")
 
 
@@ -314,7 +314,7 @@ def _hippocampus(data: Path, folder: Path, n_seeds: int) -> _Study:
     pictures, new = ([(image, _moved_border(truth)) for image, truth in _pictures(volumes, part, 1)]
                      for part in (volumes.train, volumes.validation))
     users = _users(pictures, n_seeds)
-    pace, freely = (_measure(parent, users[0][:3], 3, folder, policy) for policy in (None, _ON_ALL))
+    pace, freely = (_measure(parent, users[0][:3], 3, folder, policy) for policy in (None, FREE))
     ceiling = _taught_all(parent, pictures, freely.iterations(240), folder / "hippocampus-ceiling")
     return _Study(parent, ceiling, users, new, [], pace, folder / "hippocampus")
 
@@ -331,7 +331,7 @@ def _users(pictures: Sequence[_T], n_users: int) -> list[list[_T]]:
 def _taught_all(parent: Model, pictures: Sequence[Picture], iterations: int, folder: Path) -> Model:
     """What the parent becomes when every picture is right from edge to edge."""
     every = [Example(as_image(image), truth.astype(np.int32) + 1) for image, truth in pictures]
-    return finetune(parent, every, None, iterations=iterations, hold_out=0.0, policy=_ON_ALL).save(folder)
+    return finetune(parent, every, None, iterations=iterations, hold_out=0.0, policy=FREE).save(folder)
 
 
 def _moved_border(labels: NDArray[Any]) -> NDArray[np.int32]:

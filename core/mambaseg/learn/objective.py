@@ -58,7 +58,7 @@ class Policy:
 VOLUMES = Policy(rate=3e-4, batch_size=2, frozen_stages=2)
 # Where a former network goes on answering for all other kinds of pictures, there is nothing to rehearse; patches of the
 # same few regions are much alike, so that more steps are worth more than more patches a step
-FREE = Policy(rate=2.5e-3, batch_size=2, rehearse=0.0, rehearsal_share=0.0, other_looks=False, fit_decoder=True)
+FREE = Policy(rate=2e-3, batch_size=2, rehearse=0.0, rehearsal_share=0.0, other_looks=False, fit_decoder=True)
 
 
 class SparseObjective:
