@@ -24,8 +24,8 @@ def stroke(seed: int, number: int, shape: tuple[int, int] = SHAPE) -> Stroke:
     random = np.random.default_rng((seed, number))
     sides = random.integers(1, 40, 2)
     start = [int(random.integers(0, extent - side)) for extent, side in zip(shape, sides, strict=True)]
-    box = tuple(slice(first, first + int(side)) for first, side in zip(start, sides, strict=True))
-    return box, 1 + number  # type: ignore[return-value]  # two axes
+    rows, columns = (slice(first, first + int(side)) for first, side in zip(start, sides, strict=True))
+    return (rows, columns), 1 + number
 
 
 def painted(seed: int, n_strokes: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,13 +67,13 @@ def test_labels_follow_their_picture() -> None:
                                   resize_labels(truth, (64, 64), "bilinear"))
 
 
-def resizing_plan(fit: str, n_channels: int = 3, **changes: object) -> Plan:
-    values: dict[str, object] = {
+def resizing_plan(fit: str, n_channels: int = 3, **changes: Any) -> Plan:
+    values: dict[str, Any] = {
         "ndim": 2, "patch_size": (32, 48), "batch_size": 2, "features_per_stage": (4,), "kernel_sizes": ((3, 3),),
         "strides": ((1, 1),), "n_blocks_encoder": (1,), "n_blocks_decoder": (), "transpose": (0, 1),
         "normalisation": ("minmax_255",) * n_channels, "use_mask_for_norm": (False,) * n_channels,
         "crop_to_nonzero": False, "fit": fit}
-    return Plan(**(values | changes))  # type: ignore[arg-type]  # the tests choose the values
+    return Plan(**(values | changes))
 
 
 def network(n_channels: int = 3) -> torch.nn.Module:

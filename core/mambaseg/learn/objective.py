@@ -53,8 +53,8 @@ class Policy:
     fit_decoder: bool = False
 
 
-# A volume fills a patch: more of them are more copies of the same slices, fewer are more steps in the same time. So are
-# the finest stages left alone, which cost most: what a volume looks like is known, where its parts end is learned
+# A volume fills a patch: more of them are more copies of the same slices, fewer are more steps in the same time. The
+# finest stages cost most and are left alone: what a volume looks like is known, where its parts end is learned
 VOLUMES = Policy(rate=3e-4, batch_size=2, frozen_stages=2)
 # Where a former network goes on answering for all other kinds of pictures, there is nothing to rehearse; patches of the
 # same few regions are much alike, so that more steps are worth more than more patches a step

@@ -81,7 +81,8 @@ class _VectorModel(models.PrimitiveModel):
     """Held in memory and in registers as ``<W x float>``."""
 
     def __init__(self, manager: Any, vector: Vector) -> None:
-        super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.width))  # type: ignore[no-untyped-call]  # numba
+        begin: Any = super().__init__  # numba gives it no types
+        begin(manager, vector, ir.VectorType(_FLOAT, vector.width))
 
 
 def native_width() -> int:

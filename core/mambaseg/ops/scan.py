@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -156,7 +156,8 @@ def _nothing() -> None:
 
 def choose_backend(u: Tensor, last_needs_grad: bool = False) -> str:
     """The backend that "auto" takes for tensors like `u`, when the last state needs a gradient or not."""
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # public, but not listed
+    jit: Any = torch.jit  # `is_tracing` is public, but not listed
+    if jit.is_tracing():
         return "script"
     if u.device.type == "cpu" and u.dtype != torch.float64 and _has_numba():
         return "cpu"

@@ -94,7 +94,8 @@ def _sheet(case: Shown) -> tuple[NDArray[np.uint8], Labels, Labels]:
                   for at, index in enumerate(chosen)]
     width = _SIDE if len(planes) == 1 else _SIDE // 2
     sized = [_sized(picture, labels, spacing, width) for picture, *labels in planes]
-    return tuple(_side_by_side(column) for column in zip(*sized, strict=True))  # type: ignore[return-value]  # three
+    pictures, truths, predictions = zip(*sized, strict=True)
+    return _side_by_side(pictures), _side_by_side(truths), _side_by_side(predictions)
 
 
 def _sized(picture: NDArray[np.uint8] | None, labels: Sequence[Labels], spacing: Sequence[float],

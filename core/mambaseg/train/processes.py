@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,8 +104,8 @@ def sum_over_all(values: Tensor) -> Tensor:
     """Sum over the processes, which gradients flow through: for losses that look at the whole batch."""
     if count() == 1:
         return values
-    summed: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]  # torch gives it no types
-    return summed
+    add: Callable[[Tensor], Tensor] = _Sum.apply  # torch gives it no types
+    return add(values)
 
 
 class _Sum(torch.autograd.Function):

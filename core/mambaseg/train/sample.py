@@ -152,7 +152,8 @@ class PatchSampler:
             return None
         classes = list(case.locations)
         voxels = case.locations[classes[self.random.integers(len(classes))]]
-        return voxels[self.random.integers(len(voxels))]  # type: ignore[no-any-return]  # NumPy indexing is untyped
+        voxel: NDArray[np.int64] = voxels[self.random.integers(len(voxels))]
+        return voxel
 
     def _cut(self, case: Case, lower: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """The loader patch that starts at `lower`, continued beyond the image's edge."""

@@ -17,6 +17,7 @@ import tiny_models
 from mambaseg import Estimate, Grid, Image, UserError, jobs, segment
 from mambaseg.instances import Decoder
 from mambaseg.jobs import Event, Job, Worker
+from mambaseg.progress import Progress
 
 ENDS = {"result", "failed", "cancelled"}
 PATIENCE_S = 120.0  # a busy machine is not a fault; a child that hangs is
@@ -39,6 +40,13 @@ def gather(job: Job, until: set[str] = ENDS) -> list[Event]:
                 return events
         time.sleep(0.02)
     raise TimeoutError([event.message for event in events])
+
+
+def next_progress(job: Job) -> Progress:
+    """What a job says next of how far it is."""
+    progress = gather(job, {"progress"})[-1].progress
+    assert progress is not None
+    return progress
 
 
 def gone_within(pid: int, seconds: float) -> bool:
@@ -149,7 +157,7 @@ def test_cancel_stops_within_a_window_and_the_child_lives_on(
         shared_worker: Worker, folder: Path, model: Path) -> None:
     asked = request(folder, picture((1500, 1500)), model)
     job = shared_worker.start("segment", asked, folder)
-    while gather(job, {"progress"})[-1].progress.done < 3:  # type: ignore[union-attr]
+    while next_progress(job).done < 3:
         pass
     pid = child_of(shared_worker).pid
     job.cancel()
@@ -183,7 +191,7 @@ def test_a_killed_child_fails_its_job_and_the_next_one_works(folder: Path, model
 def test_a_child_that_does_not_answer_is_killed(folder: Path, model: Path) -> None:
     with Worker() as worker:
         job = worker.start("segment", request(folder, picture((1500, 1500)), model), folder)
-        while not gather(job, {"progress"})[-1].progress.total:  # type: ignore[union-attr]
+        while not next_progress(job).total:
             pass  # it still loads
         stuck = child_of(worker)
         stuck.suspend()
