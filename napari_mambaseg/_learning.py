@@ -14,8 +14,8 @@ from psygnal import Signal
 
 from mambaseg import Progress, UserError, jobs, words
 from mambaseg.learn import Project, apply_locks
-from mambaseg.learn.lineage import Version
-from mambaseg.models import copy_package, read_model, resolve
+from mambaseg.learn.lineage import Version, can_teach
+from mambaseg.models import Model, copy_package, read_model, resolve
 from napari_mambaseg._adapt import to_image
 from napari_mambaseg._corrections import Corrector, Picture
 from napari_mambaseg._layers import outcome_of, recolour
@@ -60,16 +60,13 @@ class Lesson:
         return words.lesson_lines(self.judgement, self.picture.order.model.kind)
 
 
-def new_labels(pictures: Sequence[Picture]) -> list[int]:
+def new_labels(pictures: Sequence[Picture], model: Model) -> list[int]:
     """Labels that were drawn though the model has no class for them, ascending; for a thread where images are large."""
-    found: set[int] = set()
-    for picture in pictures:
-        model = picture.order.model
-        if model.kind == "classes":
-            corrections = picture.image.corrections()
-            largest = int(corrections.labels[corrections.locked].max(initial=0))
-            found |= set(range(len(model.classes), largest + 1))
-    return sorted(found)
+    if model.kind != "classes":
+        return []
+    known = [each.image.corrections() for each in pictures]
+    largest = max(int(each.labels[each.locked].max(initial=0)) for each in known)
+    return list(range(len(model.classes), largest + 1))
 
 
 class Learner:
@@ -109,7 +106,7 @@ class Learner:
         return self._other is not None and self._other in self._viewer.layers
 
     def start(self, picture: Picture, minutes: float | None = None, new_classes: Sequence[str] = ()) -> None:
-        """Learn from all results of the picture's project and model that are open.
+        """Learn from all `pictures` that go with one.
 
         Parameters
         ----------
@@ -121,7 +118,7 @@ class Learner:
         self._picture, self._names = picture, list(new_classes)
         self._is_stopping = False
         self.forget_comparison()
-        for each in self._pictures():
+        for each in self.pictures(picture):
             self._corrector.flush(each)
         self._begin(MINUTES if minutes is None else minutes, is_end=False)
 
@@ -149,24 +146,25 @@ class Learner:
         if self._own is not None:
             self._own.close()
 
+    def pictures(self, picture: Picture) -> list[Picture]:
+        """It and the others of its project that are open and can teach its model."""
+        return [each for each in self._corrector.pictures if each.project is picture.project
+                and can_teach(each.order.model, picture.order.model)]
+
     # --- the lesson ---
 
-    def _pictures(self) -> list[Picture]:
-        """Results that teach the same model."""
-        first = self._picture
-        return [each for each in self._corrector.pictures if first is not None and each.project is first.project
-                and each.order.model.checksum == first.order.model.checksum]
-
     def _begin(self, minutes: float, *, is_end: bool) -> None:
-        picture, pictures = self._picture, self._pictures()
+        picture = self._picture
         if picture is None:
             return
+        pictures = self.pictures(picture)
+        are_open = [each.image.identity.checksum for each in self._corrector.pictures]
         if self._own is None:
             self._own = Session()
         project = picture.project
         run = self._run = self._own.start(
             "finetune", lambda folder, check: self._request(picture, pictures, minutes, is_end, folder, check),
-            lambda answer, folder: _add(picture, pictures, answer))
+            lambda answer, folder: _add(picture, pictures, are_open, answer))
         run.progressed.connect(lambda update: self.progressed.emit(update))
         run.finished.connect(self._on_finished)
         run.failed.connect(self._on_failed)
@@ -297,11 +295,13 @@ def _write_examples(picture: Picture, folder: Path, prefix: str, check: Check) -
     return found
 
 
-def _add(picture: Picture, pictures: list[Picture], answer: dict[str, Any]) -> Lesson:
-    """Put the new model into the lineage, as a candidate; for a thread."""
+def _add(picture: Picture, pictures: list[Picture], are_open: list[str], answer: dict[str, Any]) -> Lesson:
+    """Put the new model into the lineage, as a candidate, and say what did not teach it; for a thread."""
     project = picture.project
     learned_from, made = project.learned_from([each.image for each in pictures]), read_model(Path(answer["model"]))
     version = project.lineage.add(lambda folder: copy_package(made, folder), learned_from, answer["judgement"])
     project.save_settings(**{_UNFINISHED: None})
     shutil.rmtree(project.folder / _WORK, ignore_errors=True)
-    return Lesson(project, version, answer["judgement"], answer["notes"], picture)
+    n_closed = project.n_corrected_besides(are_open)
+    notes = [*answer["notes"], *([words.left_out(n_closed, "picture", "open")] if n_closed else [])]
+    return Lesson(project, version, answer["judgement"], notes, picture)

@@ -90,9 +90,11 @@ class Teaching:
         picture = self.corrector.current
         if picture is None or self.learner.is_busy:
             return
-        self.corrector.flush(picture)
-        self.corrector.background.do(lambda: new_labels([picture]), lambda labels: self._learn_with(picture, labels),
-                                     self._fail)
+        pictures = self.learner.pictures(picture)
+        for each in pictures:
+            self.corrector.flush(each)
+        self.corrector.background.do(lambda: new_labels(pictures, picture.order.model),
+                                     lambda labels: self._learn_with(picture, labels), self._fail)
 
     # --- correcting ---
 

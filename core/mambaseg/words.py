@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mambaseg.segmentation import Estimate
 
 __all__ = ["NOTHING_TO_LEARN", "NO_MEMORY", "WENT_WRONG", "bug_report", "counted", "day", "duration", "estimate_line",
-           "found", "how_far", "learning_sentence", "lesson_lines", "loss", "model_card", "model_line", "model_titles",
+           "found", "how_far", "learning_sentence", "left_out", "lesson_lines", "loss", "model_card", "model_line", "model_titles",
            "problem", "progress_sentence", "read_as", "saved", "size", "size_unit", "things"]
 
 NO_MEMORY = "The memory does not suffice; choose a part of the image, or close other programs."
@@ -226,6 +226,14 @@ def lesson_lines(judgement: Mapping[str, Any], kind: str) -> list[str]:
     elif forgetting:
         lines.append(f"On {forgetting['on']}: {forgetting['before']:.2f} → {forgetting['after']:.2f}")
     return [*lines, _verdict(judgement)]
+
+
+def left_out(n_images: int, thing: str, where: str) -> str:
+    """That corrected images taught nothing because they are closed: `where` is "open" or "in the scene"."""
+    is_one = n_images == 1
+    are, them = ("is", "it") if is_one else ("are", "them")
+    return (f"{n_images:,} corrected {thing}{'s' * (not is_one)} of this project {are} not {where}, so nothing was "
+            f"learned from {them}.")
 
 
 def _verdict(judgement: Mapping[str, Any]) -> str:

@@ -80,6 +80,38 @@ def test_a_learned_model_is_kept_and_used_and_left_again(corrected: Any) -> None
     assert [version.state for version in shown.picture.project.lineage.versions()] == ["kept", "kept"]
 
 
+def test_all_open_pictures_teach_and_a_closed_one_is_missed(corrected: Any) -> None:
+    shown = corrected
+    window = shown.window
+    first = shown.picture
+    values = np.random.default_rng(1).normal(0.5, 0.5, (64, 64))
+    layer = window.viewer.add_image(values, name="more cells")
+    window.viewer.layers.selection.active = layer
+    shown.segment()
+    shown.qtbot.waitUntil(lambda: shown.picture is not first, timeout=60_000)
+    second = shown.picture
+    assert second.project is first.project
+    second.layer.data[:8] = 1
+    second.layer.data[8:16] = 2
+    second.layer.refresh()
+    shown.settle()
+    both = {first.image.identity.checksum, second.image.identity.checksum}
+    assert set(learn(shown).version.learned_from["images"]) == both
+    assert "not open" not in window["verdict"].text()
+    window.click("keep")
+    window.wait()
+    shown.settle()
+    lesson = learn(shown)  # the first picture still shows what the former model found
+    assert first.order.model.checksum != shown.picture.order.model.checksum
+    assert set(lesson.version.learned_from["images"]) == both
+    window.click("discard")
+    window.viewer.layers.remove(first.layer)
+    lesson = learn(shown)
+    assert lesson.version.learned_from["images"] == [second.image.identity.checksum]
+    assert ("1 corrected picture of this project is not open, so nothing was learned from it."
+            in window["verdict"].text())
+
+
 def test_going_back_leaves_no_trace_of_the_new_model(corrected: Any) -> None:
     shown = corrected
     learn(shown)

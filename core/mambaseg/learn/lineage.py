@@ -19,7 +19,7 @@ from mambaseg._errors import ModelError, UserError
 from mambaseg.learn.journal_database import Database
 from mambaseg.models import Model, copy_package, read_model
 
-__all__ = ["Lineage", "Version"]
+__all__ = ["Lineage", "Version", "can_teach"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ class Version:
     state: str = "kept"
     learned_from: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+
+
+def can_teach(corrected: Model, learner: Model) -> bool:
+    """Whether what was corrected in one model's results says something to another: the labels mean the same to both.
+
+    So a model learns, too, from images that still show what a model before it found; it may have more classes by now.
+    """
+    return (corrected.kind == learner.kind and corrected.channels == learner.channels
+            and learner.classes[:len(corrected.classes)] == corrected.classes)
 
 
 class Lineage:

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,11 @@ class Project:
         return {"images": [image.identity.checksum for image in images],
                 "n_corrected": sum(each.n_corrected for each in counts),
                 "n_confirmed": sum(each.n_confirmed for each in counts), "sequence": stroke.sequence if stroke else 0}
+
+    def n_corrected_besides(self, checksums: Collection[str]) -> int:
+        """How many other images of the project than these anything was corrected or confirmed in."""
+        others = [identity for identity in self.images() if identity.checksum not in checksums]
+        return sum(any(True for _ in self.journal.view(identity).blocks_touched()) for identity in others)
 
     @property
     def saved_at_s(self) -> float | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mambaseg import Cancelled, UserError, jobs, words
 from mambaseg.learn import ProjectImage, apply_locks
-from mambaseg.learn.lineage import Version
+from mambaseg.learn.lineage import Version, can_teach
 from mambaseg.models import Model, copy_package, read_model, resolve
 from mambaseg.progress import ProgressCallback
 from MambaSegLib._adapt import Box, Source, read_volume
@@ -27,7 +27,6 @@ from MambaSegLib.Logic import MambaSegLogic, Order
 
 __all__ = ["Adapting", "Comparing", "Learning", "Lesson"]
 
-_ABSENT = "{n} corrected volume{s} of this project {are} not in the scene, so nothing was learned from {them}."
 _WORK = "learning"  # folder of the project with the state of an unfinished lesson
 _AT_ONCE_MINUTES = 1e-4  # a lesson that is taken up again sees that its time is up, and judges
 _MOST_VOXELS = 2**22  # larger volumes are adapted around the stroke only
@@ -270,22 +269,15 @@ def _taught(correcting: Correcting, others: list[tuple[str, Source, str]]) -> li
 def _fits(model_name: str, model: Model) -> bool:
     """Whether what was corrected in another model's result can teach this one."""
     try:
-        other = read_model(resolve(model_name))
+        return can_teach(read_model(resolve(model_name)), model)
     except UserError:  # it has gone; its corrections say what its classes were no longer
         return False
-    return (other.kind, other.classes) == (model.kind, model.classes)
 
 
 def _absent(correcting: Correcting, taught: list[ProjectImage]) -> list[str]:
     """A sentence about corrected volumes that are not in the scene."""
-    seen = {image.identity.checksum for image in taught}
-    project, kind = correcting.project, correcting.model.kind
-    n = sum(any(True for _ in project.image(identity, kind).view.blocks_touched())
-            for identity in project.images() if identity.checksum not in seen)
-    if not n:
-        return []
-    one = n == 1
-    return [_ABSENT.format(n=n, s="" if one else "s", are="is" if one else "are", them="it" if one else "them")]
+    n = correcting.project.n_corrected_besides([image.identity.checksum for image in taught])
+    return [words.left_out(n, "volume", "in the scene")] if n else []
 
 
 def _box_of(correcting: Correcting) -> Box | None:

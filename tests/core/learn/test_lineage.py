@@ -16,6 +16,7 @@ import pytest
 import tiny_models
 from mambaseg import UserError, load_model
 from mambaseg.learn import Lineage, Project
+from mambaseg.learn.lineage import can_teach
 from mambaseg.models import Model
 from mambaseg.models.package import save_package
 
@@ -55,6 +56,17 @@ def lineage(project: Project, tmp_path: Path) -> Lineage:
     assert project.lineage.line() == ""
     project.lineage.start(tiny_models.save_tiny(tmp_path / "tiny"))
     return project.lineage
+
+
+def test_corrections_teach_where_labels_mean_the_same() -> None:
+    model = dataclasses.replace(tiny_models.tiny_model(kind="classes"), classes=("background", "liver"))
+    grown = dataclasses.replace(model, classes=(*model.classes, "spleen"))
+    assert can_teach(model, model)
+    assert can_teach(model, grown), "results of the model before it grew"
+    assert not can_teach(grown, model), "the spleen is nothing that it can find"
+    assert not can_teach(model, dataclasses.replace(model, classes=("background", "kidney")))
+    assert not can_teach(model, dataclasses.replace(model, kind="instances"))
+    assert not can_teach(model, dataclasses.replace(model, channels=("grey",)))
 
 
 def test_keep_discard_and_back_to_any_ancestor(lineage: Lineage) -> None:

@@ -56,6 +56,18 @@ def test_project_reopens_where_it_stopped(tmp_path: Path) -> None:
     again.close()
 
 
+def test_other_images_count_once_something_was_corrected_there(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "p")
+    other = identify(Image.from_array(np.zeros((30, 40), np.uint16)))
+    seen = project.image(other, "instances")
+    shown = seen.show_prediction(prediction())
+    assert project.n_corrected_besides([IMAGE.checksum]) == 0
+    seen.confirm(shown)
+    assert project.n_corrected_besides([IMAGE.checksum]) == 1
+    assert project.n_corrected_besides([IMAGE.checksum, other.checksum]) == 0
+    project.close()
+
+
 def test_undone_correction_is_none(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p")
     image = project.image(IMAGE)
