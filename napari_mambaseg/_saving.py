@@ -18,7 +18,6 @@ from napari_mambaseg._writer import write_labels
 __all__ = ["ask_where", "save_labels"]
 
 _FORMATS = "Labels (*.ome.tif *.nii.gz *.nrrd *.mha *.tif)"
-_COLOURS = ("red", "green", "blue")  # in the table of a run, too
 _MOST_MEASURED = 2**25  # voxels; of larger images the table says nothing of brightness
 
 
@@ -65,8 +64,7 @@ def _measure(labels: NDArray[Any], source: Source) -> Any:
 
     image = to_image(source)
     is_small = not source.is_lazy and labels.size <= _MOST_MEASURED
-    names = image.channel_names or (_COLOURS if image.is_rgb else ())
-    grid = image.grid
+    names, grid = image.known_channels, image.grid
     if not image.has_time:
         frame = next(iter(image.frames())) if is_small else None
         return features(labels.reshape(grid.shape), frame, grid, None, names).reset_index(names="index")

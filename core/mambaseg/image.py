@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from mambaseg._errors import ImageError
 
-__all__ = ["AXES", "UNITS", "Grid", "Image"]
+__all__ = ["AXES", "COLOURS", "UNITS", "Grid", "Image"]
 
 AXES = "TCZYX"
 UNITS = ("mm", "um", "px")
+COLOURS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,11 @@ class Image:
     def n_channels(self) -> int:
         """Length of the channel axis, 1 where there is none."""
         return int(self.data.shape[self.axes.index("C")]) if "C" in self.axes else 1
+
+    @property
+    def known_channels(self) -> tuple[str, ...]:
+        """Names of the channels: their own, else the colours of a colour picture; empty: not known."""
+        return self.channel_names or (COLOURS if self.is_rgb else ())
 
     @property
     def has_time(self) -> bool:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mambaseg.segmentation import Estimate
 
 __all__ = ["NOTHING_TO_LEARN", "NO_MEMORY", "WENT_WRONG", "bug_report", "counted", "day", "duration", "estimate_line",
-           "found", "how_far", "learning_sentence", "left_out", "lesson_lines", "loss", "model_card", "model_line", "model_titles",
-           "problem", "progress_sentence", "read_as", "saved", "size", "size_unit", "things"]
+           "found", "how_far", "learning_sentence", "left_out", "lesson_lines", "loss", "model_card", "model_line",
+           "model_titles", "problem", "progress_sentence", "read_as", "saved", "size", "size_unit", "things"]
 
 NO_MEMORY = "The memory does not suffice; choose a part of the image, or close other programs."
 NOTHING_TO_LEARN = ("Nothing is corrected or confirmed yet; draw in the result or press “This region is right”, then "

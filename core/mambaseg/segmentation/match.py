@@ -8,16 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from mambaseg._errors import ImageError, ModelError
-from mambaseg.image import Image
+from mambaseg.image import COLOURS, Image
 from mambaseg.models import Model
 from mambaseg.models.domains import signature
 from mambaseg.orientation import orientation_of
 
-__all__ = ["COLOURS", "check_values", "match_axes", "match_channels", "match_domain", "match_orientation",
-           "match_spacing", "stage_spacing"]
+__all__ = ["check_values", "match_axes", "match_channels", "match_domain", "match_orientation", "match_spacing",
+           "stage_spacing"]
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue, ITU-R BT.709
-COLOURS = ("red", "green", "blue")
 
 
 def match_channels(image: Image, model: Model, notes: list[str]) -> Image:

@@ -25,7 +25,6 @@ from mambaseg.prepare import Prepared, outline
 from mambaseg.progress import Clock, Progress, ProgressCallback, report
 from mambaseg.segmentation.calibrate import observe
 from mambaseg.segmentation.match import (
-    COLOURS,
     check_values,
     match_axes,
     match_channels,
@@ -287,8 +286,7 @@ def _finish(probabilities: NDArray[np.float32], model: Model, image: Image, fram
     labels = labels_from(probabilities, model, spacing)
     if model.kind != "instances":
         return labels, None
-    names = image.channel_names or (COLOURS if image.is_rgb else ())
-    return labels, features(labels, frame, image.grid, probabilities, names).reset_index()
+    return labels, features(labels, frame, image.grid, probabilities, image.known_channels).reset_index()
 
 
 def labels_from(probabilities: NDArray[np.float32], model: Model, spacing: tuple[float, ...] | None) -> NDArray[Any]:

@@ -24,7 +24,6 @@ from mambaseg.train.files import CaseFiles
 
 __all__ = ["Look", "in_parallel", "look_through", "problems_between"]
 
-COLOURS = ("red", "green", "blue")
 MOST_CLASSES = 256  # more outputs than any data set of organs asks for
 _LEAST_PX_AN_OBJECT = 4  # label images with more values than that are pictures
 _MOST_NAMED = 5  # values listed in one message
@@ -174,8 +173,7 @@ def _look(case: CaseFiles, names: Mapping[int, str], n_samples: int,
     if problems:
         return None, problems
     n = image.n_channels
-    channels = COLOURS if image.is_rgb and not case.channels else (
-        image.channel_names or tuple(f"channel {i + 1}" for i in range(n)))
+    channels = image.known_channels or tuple(f"channel {i + 1}" for i in range(n))
     measured = measure_case(frame, labels.data, image.grid.spacing, n_samples=n_samples, evenly=True,
                             crop=image.grid.unit == "mm" if crop is None else crop)
     return Look(channels, image.ndim, image.grid.unit, frozenset(values.tolist()), image.grid.shape, measured,

@@ -128,7 +128,7 @@ def frame_of(image: Image, n_channels: int) -> NDArray[Any]:
     return frame
 
 
-def open_dataset(folder: Path, instances: bool | None = None, *, fold: int | str = 0, crop: bool | None = None,
+def open_dataset(folder: Path | str, instances: bool | None = None, *, fold: int | str = 0, crop: bool | None = None,
                  progress: ProgressCallback | None = None) -> Dataset:
     """Look through a data set: each file is read once, and everything that is wrong is told at once.
 
@@ -150,6 +150,7 @@ def open_dataset(folder: Path, instances: bool | None = None, *, fold: int | str
     DatasetError : it is no data set
     DatasetProblems : cases are incomplete, or do not agree with one another
     """
+    folder = Path(folder)
     source = find_cases(folder)
     kind = source.info.get("label_type")
     if instances is None and kind:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mambaseg._errors import ModelError
+from mambaseg.image import COLOURS
 from mambaseg.models import _schema
 from mambaseg.models.importer.checkpoint import Checkpoint, read_checkpoint
 from mambaseg.models.importer.recognise import Recognised
@@ -24,7 +25,7 @@ __all__ = ["Targets", "architecture", "channel_names", "exported_network", "nnun
 
 _MAX_JSON_BYTES = 64 * 2**20
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-_COLOURS = {"r": "red", "g": "green", "b": "blue"}  # grey pictures are repeated only for channels of the long names
+_SHORT = dict(zip("rgb", COLOURS, strict=True))  # grey pictures are repeated only for channels of the long names
 
 
 @dataclass(frozen=True)
@@ -170,10 +171,10 @@ def channel_names(dataset: Mapping[str, Any], n_channels: int) -> tuple[str, ...
     """Names of the channels, in order; invented where the data set's description has none."""
     given = dataset.get("channel_names", dataset.get("modality"))
     if not isinstance(given, Mapping) or len(given) != n_channels:
-        return ("red", "green", "blue") if n_channels == 3 else tuple(f"channel {i}" for i in range(n_channels))
+        return COLOURS if n_channels == 3 else tuple(f"channel {i}" for i in range(n_channels))
     names = tuple(str(given[key])[:200] for key in sorted(given, key=lambda key: (len(str(key)), str(key))))
-    short = tuple(_COLOURS.get(name.lower(), name.lower()) for name in names)
-    return short if short == tuple(_COLOURS.values()) else names
+    short = tuple(_SHORT.get(name.lower(), name.lower()) for name in names)
+    return short if short == COLOURS else names
 
 
 def targets(dataset: Mapping[str, Any], n_outputs: int, path: Path) -> Targets:
