@@ -130,15 +130,18 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
         if data is None:
             study = _drawn(Path(folder), 1 if quick else n_seeds, 40 if quick else 150)
             return figures | _compare(study, say, quick=quick)
+        say("from nuclei-2d to phase contrast")
         figures |= _compare(_cells(Path(data), Path(folder), n_seeds), say)
         nuclei = open_dataset(Path(data) / "nuclei2d", True)
         parent = _fluorescence(nuclei, Path(folder))
         for category in ("histology", "brightfield"):
+            say(f"from fluorescence to {category}")
             other = _compare(_nuclei(nuclei, category, parent, Path(folder), n_seeds), say)
             figures |= {f"{category}_{name}": value for name, value in other.items()}
         if (Path(data) / "hippocampus3d").is_dir():
-            moved = _compare(_hippocampus(Path(data), Path(folder), n_seeds), say, 3, 1)
-            figures |= {f"hippocampus_{name.replace('objects', 'slices')}": value for name, value in moved.items()}
+            say("from hippocampus-mri to another border")
+            moved = _compare(_hippocampus(Path(data), Path(folder), n_seeds), say, 3, 1, "slices")
+            figures |= {f"hippocampus_{name}": value for name, value in moved.items()}
         return figures
 
 
@@ -146,29 +149,29 @@ def _nobody(_: str) -> None:
     """Listen to nothing."""
 
 
-def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int = 5, *,
+def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int = 5, units: str = "objects", *,
              quick: bool = False) -> dict[str, float]:
-    """Shares of the gap, median over the seeds; `many` objects or slices in a minute, `few` in a third of it.
+    """Shares of the gap, median over the seeds; `many` objects or other units in a minute, `few` in a third of it.
 
     The few are in one picture. The many are in several and, unless `quick`, once more in one, to tell what that is
     worth.
     """
     untouched, best = study.score(study.parent, study.new), study.score(study.ceiling, study.new)
     old = study.score(study.parent, study.old) if study.old else 0.0
-    say(f"untouched {untouched:.3f}, trained on all {best:.3f}, on its old kind {old:.3f}")
+    say(f"untouched {untouched:.3f}, trained on all {best:.3f}" + (f", on its old kind {old:.3f}" if study.old else ""))
     gap = max(best - untouched, 1e-9)
     n_pictures = min(many, _N_PICTURES)
     minute, third = study.pace.iterations(60, n_pictures), study.pace.iterations(20)
     rivals: dict[str, Callable[[int], Model]] = {
         "instant_gap_closed": lambda index: _instant(study, index),
-        f"thorough_gap_closed_{many}_objects_60s": lambda index: _thorough(study, index, many, minute, n_pictures),
-        f"both_gap_closed_{many}_objects_60s": lambda index: _both(study, index, many, n_pictures),
-        f"thorough_gap_closed_{few}_objects_20s": lambda index: _thorough(study, index, few, third),
-        f"scratch_gap_closed_{many}_objects_60s": lambda index: _scratch(study, index, many, minute, n_pictures),
-        f"scratch_gap_closed_{few}_objects_20s": lambda index: _scratch(study, index, few, third),
+        f"thorough_gap_closed_{many}_{units}_60s": lambda index: _thorough(study, index, many, minute, n_pictures),
+        f"both_gap_closed_{many}_{units}_60s": lambda index: _both(study, index, many, n_pictures),
+        f"thorough_gap_closed_{few}_{units}_20s": lambda index: _thorough(study, index, few, third),
+        f"scratch_gap_closed_{many}_{units}_60s": lambda index: _scratch(study, index, many, minute, n_pictures),
+        f"scratch_gap_closed_{few}_{units}_20s": lambda index: _scratch(study, index, few, third),
     }
     if not quick:
-        rivals[f"thorough_gap_closed_{many}_objects_60s_one_picture"] = lambda index: _thorough(
+        rivals[f"thorough_gap_closed_{many}_{units}_60s_one_picture"] = lambda index: _thorough(
             study, index, many, study.pace.iterations(60))
     figures: dict[str, float] = {}
     for name, learn in rivals.items():
@@ -176,8 +179,8 @@ def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int
         for index in range(len(study.corrected)):
             model = learn(index)
             closed.append((study.score(model, study.new) - untouched) / gap)
-            say(f"{name}, picture {index + 1}: {closed[-1]:.2f}")
-            if study.old and name == f"thorough_gap_closed_{many}_objects_60s":
+            say(f"{name}, user {index + 1}: {closed[-1]:.2f}")
+            if study.old and name == f"thorough_gap_closed_{many}_{units}_60s":
                 lost.append(100 * (old - study.score(model, study.old)))
                 say(f"{lost[-1]:.1f} points forgotten")
         figures[name] = statistics.median(closed)

@@ -65,10 +65,10 @@ def networks(quick: Quick = False, json_file: Json = None) -> None:
 
 @app.command()
 def learn(quick: Quick = False, json_file: Json = None,
-          data: Annotated[Path | None, typer.Option("--data", help="Folder with the data sets cells2d and nuclei2d; "
-                                                    "without it pictures are drawn.")] = None,
-          seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures that are corrected; medians over "
-                                                                    "them.")] = 5) -> None:
+          data: Annotated[Path | None, typer.Option("--data", help="Folder with the data sets cells2d, nuclei2d and, "
+                                                    "if there, hippocampus3d; without it pictures are drawn.")] = None,
+          seeds: Annotated[int, typer.Option("--seeds", min=1, help="Users, each with pictures of their own; medians "
+                                                                    "over them.")] = 5) -> None:
     """Learning from corrections: score gained by a simulated user."""
     from mambaseg.bench import learn as bench
     from mambaseg.cli._console import say_error
