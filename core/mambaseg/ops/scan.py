@@ -136,7 +136,7 @@ def warm_up(
     Parameters
     ----------
     background : compile in a thread of its own and return at once; the process does not end before it has
-    on_message : called with one sentence before a compilation that takes seconds, and one after it; from that thread
+    on_message : called with one sentence while something compiles, and one after it; from another thread
     training : the backward kernels too
 
     Returns
