@@ -65,7 +65,7 @@ class LearnCard(Card):
         self.learn = push_button("Learn from my corrections", "learn", "Teaches the model what you corrected and "
                                  "confirmed in all open pictures; a few objects in each of several teach more than "
                                  "many in one. You can go on meanwhile (Ctrl+L).")
-        self.time = QLabel("about 2 min")
+        self.time = QLabel("Takes about 2 min.")
         self.names = QLineEdit()
         self.names.setObjectName("new_classes")
         self.names.setToolTip("Names of the classes that you painted and the model lacks, with commas between.")
@@ -181,16 +181,16 @@ class LearnCard(Card):
         self.learn.setDefault(not has_result)
 
     def _lay_out(self) -> None:
-        start, end = QHBoxLayout(), QHBoxLayout()
-        start.addWidget(self.learn, 1)
-        start.addWidget(self.time)
-        for widget in (self.keep, self.discard, self.compare):
+        """No row is wider than napari's narrowest dock."""
+        end = QHBoxLayout()
+        for widget in (self.keep, self.discard):
             end.addWidget(widget)
         end.addStretch()
         content: QVBoxLayout = self.content
-        content.addLayout(start)
-        for widget in (self.names, self.bar, self.line, self.curve, self.stop, self.scores, self.verdict):
+        for widget in (self.learn, self.time, self.names, self.bar, self.line, self.curve, self.stop, self.scores,
+                       self.verdict):
             content.addWidget(widget)
         content.addLayout(end)
+        content.addWidget(self.compare)
         content.addWidget(self.message)
         content.addWidget(self.models)

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QApplication
 
 from mambaseg.models import read_model
 from mambaseg.progress import Progress
+from napari_mambaseg._widgets.column import Column
 
 SECONDS = 2.0
 
@@ -110,6 +111,8 @@ def test_all_open_pictures_teach_and_a_closed_one_is_missed(corrected: Any) -> N
     assert lesson.version.learned_from["images"] == [second.image.identity.checksum]
     assert ("1 corrected picture of this project is not open, so nothing was learned from it."
             in window["verdict"].text())
+    column, = window.panel.findChildren(Column)
+    assert column.horizontalScrollBar().maximum() == 0, "the cards fit into the dock as napari opens it"
 
 
 def test_going_back_leaves_no_trace_of_the_new_model(corrected: Any) -> None:
