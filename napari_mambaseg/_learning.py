@@ -302,6 +302,5 @@ def _add(picture: Picture, pictures: list[Picture], are_open: list[str], answer:
     version = project.lineage.add(lambda folder: copy_package(made, folder), learned_from, answer["judgement"])
     project.save_settings(**{_UNFINISHED: None})
     shutil.rmtree(project.folder / _WORK, ignore_errors=True)
-    n_closed = project.n_corrected_besides(are_open)
-    notes = [*answer["notes"], *([words.left_out(n_closed, "picture", "open")] if n_closed else [])]
+    notes = [*answer["notes"], *words.left_out(project.n_corrected_besides(are_open), "picture", "open")]
     return Lesson(project, version, answer["judgement"], notes, picture)

@@ -228,12 +228,14 @@ def lesson_lines(judgement: Mapping[str, Any], kind: str) -> list[str]:
     return [*lines, _verdict(judgement)]
 
 
-def left_out(n_images: int, thing: str, where: str) -> str:
-    """That corrected images taught nothing because they are closed: `where` is "open" or "in the scene"."""
+def left_out(n_images: int, thing: str, where: str) -> list[str]:
+    """That corrected images taught nothing because they are not "open" or "in the scene"; nothing for no images."""
+    if not n_images:
+        return []
     is_one = n_images == 1
     are, them = ("is", "it") if is_one else ("are", "them")
-    return (f"{n_images:,} corrected {thing}{'s' * (not is_one)} of this project {are} not {where}, so nothing was "
-            f"learned from {them}.")
+    return [f"{n_images:,} corrected {thing}{'s' * (not is_one)} of this project {are} not {where}, so nothing was "
+            f"learned from {them}."]
 
 
 def _verdict(judgement: Mapping[str, Any]) -> str:

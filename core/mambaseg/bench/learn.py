@@ -130,9 +130,9 @@ def run(quick: bool = False, data: Path | None = None, n_seeds: int = 5,
         if data is None:
             study = _drawn(Path(folder), 1 if quick else n_seeds, 40 if quick else 150)
             return figures | _compare(study, say, quick=quick)
+        cells, nuclei = _sets(Path(data))
         say("from nuclei-2d to phase contrast")
-        figures |= _compare(_cells(Path(data), Path(folder), n_seeds), say)
-        nuclei = open_dataset(Path(data) / "nuclei2d", True)
+        figures |= _compare(_cells(cells, nuclei, Path(folder), n_seeds), say)
         parent = _fluorescence(nuclei, Path(folder))
         for category in ("histology", "brightfield"):
             say(f"from fluorescence to {category}")
@@ -162,16 +162,17 @@ def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int
     gap = max(best - untouched, 1e-9)
     n_pictures = min(many, _N_PICTURES)
     minute, third = study.pace.iterations(60, n_pictures), study.pace.iterations(20)
+    thorough = f"thorough_gap_closed_{many}_{units}_60s"
     rivals: dict[str, Callable[[int], Model]] = {
         "instant_gap_closed": lambda index: _instant(study, index),
-        f"thorough_gap_closed_{many}_{units}_60s": lambda index: _thorough(study, index, many, minute, n_pictures),
+        thorough: lambda index: _thorough(study, index, many, minute, n_pictures),
         f"both_gap_closed_{many}_{units}_60s": lambda index: _both(study, index, many, n_pictures),
         f"thorough_gap_closed_{few}_{units}_20s": lambda index: _thorough(study, index, few, third),
         f"scratch_gap_closed_{many}_{units}_60s": lambda index: _scratch(study, index, many, minute, n_pictures),
         f"scratch_gap_closed_{few}_{units}_20s": lambda index: _scratch(study, index, few, third),
     }
     if not quick:
-        rivals[f"thorough_gap_closed_{many}_{units}_60s_one_picture"] = lambda index: _thorough(
+        rivals[f"{thorough}_one_picture"] = lambda index: _thorough(
             study, index, many, study.pace.iterations(60))
     figures: dict[str, float] = {}
     for name, learn in rivals.items():
@@ -180,7 +181,7 @@ def _compare(study: _Study, say: Callable[[str], None], many: int = 20, few: int
             model = learn(index)
             closed.append((study.score(model, study.new) - untouched) / gap)
             say(f"{name}, user {index + 1}: {closed[-1]:.2f}")
-            if study.old and name == f"thorough_gap_closed_{many}_{units}_60s":
+            if study.old and name == thorough:
                 lost.append(100 * (old - study.score(model, study.old)))
                 say(f"{lost[-1]:.1f} points forgotten")
         figures[name] = statistics.median(closed)
@@ -272,12 +273,16 @@ def _drawn(folder: Path, n_seeds: int, iterations: int) -> _Study:
                   _Pace(60 / iterations), folder, _QUICK)
 
 
-def _cells(data: Path, folder: Path, n_seeds: int) -> _Study:
-    """From fluorescence and tissue to phase contrast, at half the pictures' size."""
+def _sets(data: Path) -> tuple[Dataset, Dataset]:
+    """The cells and the nuclei of a folder."""
     for name in ("cells2d", "nuclei2d"):
         if not (data / name).is_dir():
             raise DatasetError(f"{data} has no folder {name}; give a folder with cells2d and nuclei2d.")
-    cells, nuclei = (open_dataset(data / name, True) for name in ("cells2d", "nuclei2d"))
+    return open_dataset(data / "cells2d", True), open_dataset(data / "nuclei2d", True)
+
+
+def _cells(cells: Dataset, nuclei: Dataset, folder: Path, n_seeds: int) -> _Study:
+    """From fluorescence and tissue to phase contrast, at half the pictures' size."""
     parent = load_model("nuclei-2d")
     pictures = _pictures(cells, cells.train, 2)
     users = _users(pictures, n_seeds)

@@ -104,7 +104,8 @@ class Learning:
                                            prefix=f"{number}_"))
             if not examples:
                 raise UserError(words.NOTHING_TO_LEARN)
-            notes.extend(_absent(correcting, taught))
+            n_absent = correcting.project.n_corrected_besides([image.identity.checksum for image in taught])
+            notes.extend(words.left_out(n_absent, "volume", "in the scene"))
             lineage = correcting.project.lineage
             current = lineage.start(read_model(resolve(correcting.model_name)))
             if not is_end:
@@ -272,12 +273,6 @@ def _fits(model_name: str, model: Model) -> bool:
         return can_teach(read_model(resolve(model_name)), model)
     except UserError:  # it has gone; its corrections say what its classes were no longer
         return False
-
-
-def _absent(correcting: Correcting, taught: list[ProjectImage]) -> list[str]:
-    """A sentence about corrected volumes that are not in the scene."""
-    n = correcting.project.n_corrected_besides([image.identity.checksum for image in taught])
-    return [words.left_out(n, "volume", "in the scene")] if n else []
 
 
 def _box_of(correcting: Correcting) -> Box | None:

@@ -91,4 +91,4 @@ def test_corrections_are_shared_out_among_the_pictures(tmp_path: Path) -> None:
 
 def test_a_folder_without_the_sets_is_told(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cells2d"):
-        learn._cells(tmp_path, tmp_path, 1)
+        learn._sets(tmp_path)
